@@ -1,0 +1,28 @@
+"""What every NovaNet app is: a Ryu app that shares the core and may bring features of the pipeline."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from novanet_apps.compat import app_manager
+from novanet_apps.core import Core
+from pipelines.compiler import Feature
+
+
+class NovaNetApp(app_manager.RyuApp):  # type: ignore[misc]
+    """Base of the apps; ``FEATURES`` are what the app adds to the pipeline."""
+
+    _CONTEXTS: ClassVar[dict[str, type]] = {"core": Core}
+    FEATURES: ClassVar[tuple[Feature, ...]] = ()
+
+    def __init__(self, *args: Any, core: Core, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.core = core
+        for feature in self.FEATURES:
+            core.use(feature)
+
+    def start(self) -> Any:
+        """Called by Ryu when every app is there."""
+        thread = super().start()
+        self.core.start()
+        return thread

@@ -1,0 +1,71 @@
+"""What all NovaNet apps share: one graph, one intent store, one flow engine, made once and given to every app.
+
+Ryu makes one ``Core`` for all apps that name it in ``_CONTEXTS``; it starts when the first app starts, when every
+selected app has said by ``use`` which features of the pipeline it brings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from novanet_apps.flow_engine import FlowEngine
+from novanet_apps.hypervisors import Hypervisors
+from novanet_apps.intent import IntentStore
+from novanet_apps.reconciler import Reconciler
+from pipelines.compiler import Compiler, Feature
+from topology.changes import Change, Edit
+from topology.graph import Topology
+
+LOG = logging.getLogger(__name__)
+
+
+class Core:
+    """The parts of a controller and the way news travels between them."""
+
+    def __init__(self) -> None:
+        self.topology = Topology()
+        self.features: list[Feature] = []
+        self.engine = FlowEngine(self)
+        self.store = IntentStore(self)
+        self.hypervisors = Hypervisors(self)
+        self.reconciler = Reconciler(self)
+        self._subscribers: list[Callable[[list[Change]], None]] = []
+        self._started = False
+
+    def use(self, feature: Feature) -> None:
+        """An app brings a feature of the pipeline; before ``start``."""
+        self.features.append(feature)
+
+    def start(self) -> None:
+        """Start every part; later calls do nothing."""
+        if self._started:
+            return
+        self._started = True
+        LOG.info("features: %s", ", ".join(feature.name for feature in self.features) or "none")
+        self.reconciler.start(Compiler(self.features))
+        self.engine.start()
+        self.hypervisors.start()
+        self.store.start()
+
+    def stop(self) -> None:
+        """End what was started: sessions, the embedded server. The switches keep what they have."""
+        self.hypervisors.stop()
+        self.engine.stop()
+        self.store.stop()
+
+    def apply(self, edits: Iterable[Edit]) -> list[Change]:
+        """Edit the graph and tell everyone; for committed intent and for observations alike."""
+        changes = self.topology.apply(edits)
+        if changes:
+            self.reconciler.changed(changes)
+            self.hypervisors.changed(changes)
+            for tell in self._subscribers:
+                tell(changes)
+        return changes
+
+    observe = apply
+
+    def subscribe(self, tell: Callable[[list[Change]], None]) -> None:
+        """Call ``tell`` with every batch of changes, in the greenlet that made them; it must not block."""
+        self._subscribers.append(tell)

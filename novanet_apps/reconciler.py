@@ -1,0 +1,227 @@
+"""From what changed to what the switches must have: compiles dirty owners and knows how far each object is.
+
+Nothing here talks to a switch. An owner is dirty on a hypervisor; one greenlet compiles what is dirty, in slices
+that leave the event loop free, and gives the result to the flow engine.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from eventlet import sleep, spawn
+from eventlet.event import Event
+from eventlet.timeout import Timeout
+
+from pipelines.compiler import Compiler, Owner
+from topology import scope
+from topology.changes import Change
+from topology.model import Network, Status
+
+from .mtu_watch import MtuWatch
+
+if TYPE_CHECKING:
+    from .core import Core
+
+LOG = logging.getLogger(__name__)
+
+SLICE = 0.008
+"""Seconds of compiling between two looks at the event loop."""
+
+
+class Reconciler:
+    """Dirty owners, compiled; and the status that follows for every object."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.compiler = Compiler()
+        self.full_recomputes = 0
+        self.owners_compiled = 0
+        self._dirty: dict[str, dict[Owner, None]] = {}
+        self._known: set[str] = set()
+        self._first: set[str] = set()
+        self._wake: Event = Event()
+        self._news: Event = Event()
+        self.mtu = MtuWatch(core.topology)
+
+    def start(self, compiler: Compiler) -> None:
+        """Begin to compile, with the features that are loaded."""
+        self.compiler = compiler
+        self.core.engine.on_confirmed(lambda hypervisor: self._tell())
+        spawn(self._run)
+
+    # --- what changed --------------------------------------------------------------------------------------------
+
+    def changed(self, changes: list[Change]) -> None:
+        """Mark what the changes make dirty; record where ports were seen."""
+        topology = self.core.topology
+        for change in changes:
+            if change.kind == "bridge" and change.old is None and self.core.store.ready:
+                self._take_on(change.id)
+            elif change.kind == "hypervisor" and change.new is None:
+                self._let_go(change.id)
+            elif change.kind in ("vif", "port"):
+                self._bind(change)
+        for hypervisor, owner in scope.dirty(topology, changes):
+            self.mark(hypervisor, owner)
+        self.mtu.changed(changes)
+        self._tell()
+
+    def store_ready(self) -> None:
+        """The store's content is complete: take on the bridges that were seen before."""
+        for hypervisor in self.core.topology.all("bridge"):
+            self._take_on(hypervisor)
+
+    def _take_on(self, hypervisor: str) -> None:
+        """A bridge that is known now: everything that concerns it is dirty."""
+        if hypervisor in self._known or self.core.topology.get("hypervisor", hypervisor) is None:
+            return
+        self._known.add(hypervisor)
+        self._first.add(hypervisor)
+        self.full_recomputes += 1
+        for owner in scope.owners_on(self.core.topology, hypervisor):
+            self.mark(hypervisor, owner)
+
+    def _let_go(self, hypervisor: str) -> None:
+        self._known.discard(hypervisor)
+        self._first.discard(hypervisor)
+        self._dirty.pop(hypervisor, None)
+        self.core.engine.forget(hypervisor)
+
+    def mark(self, hypervisor: str, owner: Owner) -> None:
+        """The owner has to be compiled anew for the hypervisor."""
+        if hypervisor not in self._known:
+            return
+        self._dirty.setdefault(hypervisor, {})[owner] = None
+        if not self._wake.ready():
+            self._wake.send()
+
+    def _bind(self, change: Change) -> None:
+        """Keep in the store where a port is, so that it is known before its hypervisor is heard again."""
+        port = self.core.topology.get("port", change.id)
+        vif = self.core.topology.get("vif", change.id)
+        if port is None:
+            return
+        if vif is not None:
+            if port.host_id != vif.hypervisor_id:
+                self.core.store.bind(port.id, vif.hypervisor_id)
+        elif change.kind == "vif" and port.host_id == change.old.hypervisor_id:
+            self.core.store.bind(port.id, None)
+
+    # --- compiling -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake = Event()
+            while self._dirty:
+                for hypervisor in list(self._dirty):
+                    self._compile_some(hypervisor)
+                    sleep(0)
+
+    def _compile_some(self, hypervisor: str) -> None:
+        """Compile dirty owners of one hypervisor for one slice of time, and hand them over."""
+        todo = self._dirty.get(hypervisor)
+        if todo is None:
+            return
+        compiled: dict[Owner, list[Any]] = {}
+        end = time.monotonic() + SLICE
+        while todo and time.monotonic() < end:
+            owner = next(iter(todo))
+            del todo[owner]
+            compiled[owner] = self._compile(hypervisor, owner)
+        self.core.engine.put(hypervisor, compiled)
+        if not todo:
+            self._dirty.pop(hypervisor, None)
+            if hypervisor in self._first:
+                self._first.discard(hypervisor)
+                self.core.engine.complete(hypervisor)
+
+    def _compile(self, hypervisor: str, owner: Owner) -> list[Any]:
+        self.owners_compiled += 1
+        try:
+            return self.compiler.compile(self.core.topology, hypervisor, owner)
+        except Exception:
+            LOG.exception("cannot compile %s %s for hypervisor %s; it gets no flows", *owner, hypervisor)
+            return []
+
+    # --- how far things are --------------------------------------------------------------------------------------
+
+    def status(self, kind: str, id: str) -> Status:
+        """BUILD until every concerned hypervisor has confirmed; then ACTIVE, or DOWN for a port that is not plugged."""
+        return self._judge(kind, id)[0]
+
+    def why(self, kind: str, id: str) -> list[str]:
+        """What keeps the object from being ACTIVE, and what is odd about it."""
+        return self._judge(kind, id)[1]
+
+    def _judge(self, kind: str, id: str) -> tuple[Status, list[str]]:
+        reasons = list(self.mtu.about(kind, id))
+        if kind == "port" and self.core.topology.location(id) is None:
+            return "DOWN", [*reasons, "not plugged: no hypervisor has an interface with this iface-id"]
+        failed, away, building = self._concerned(kind, id)
+        if failed:
+            return "ERROR", [*reasons, *failed]
+        if away:
+            return "DEGRADED", [*reasons, *(f"hypervisor {name}: {text}" for name, text in sorted(away.items()))]
+        if building:
+            return "BUILD", [*reasons, f"waiting for {', '.join(sorted(building))}"]
+        return "ACTIVE", reasons
+
+    def _concerned(self, kind: str, id: str) -> tuple[list[str], dict[str, str], set[str]]:
+        """Errors, absent hypervisors (name -> why), and names of those that have not confirmed."""
+        failed: list[str] = []
+        away: dict[str, str] = {}
+        building: set[str] = set()
+        for hypervisor, owner in scope.concerned(self.core.topology, kind, id):
+            obj = self.core.topology.get("hypervisor", hypervisor)
+            name = obj.name if obj is not None else hypervisor
+            text = self._absent(hypervisor)
+            if text:
+                away[name] = text
+                continue
+            error = self.core.engine.error(hypervisor, owner)
+            if error:
+                failed.append(f"hypervisor {name}: {error}")
+            elif owner in self._dirty.get(hypervisor, ()) or self.core.engine.pending(hypervisor, owner):
+                building.add(name)
+        if kind == "port":
+            failed += self._interface_error(id)
+        return failed, away, building
+
+    def _interface_error(self, port_id: str) -> Iterator[str]:
+        vif = self.core.topology.get("vif", port_id)
+        if vif is not None and vif.error:
+            yield f"interface {vif.interface}: {vif.error}"
+
+    def _absent(self, hypervisor: str) -> str:
+        """Why a hypervisor cannot confirm anything now; empty when it can."""
+        if not self.core.hypervisors.state(hypervisor).get("connected"):
+            return "no OVSDB connection"
+        if not self.core.engine.state(hypervisor).get("connected"):
+            return "no OpenFlow connection"
+        return ""
+
+    def settled(self, kind: str, id: str, timeout: float) -> Status:
+        """Wait until the status is no longer BUILD, ``timeout`` seconds at most; returns the status."""
+        with Timeout(timeout, False):
+            while self.status(kind, id) == "BUILD":
+                self._news.wait()
+        return self.status(kind, id)
+
+    def _tell(self) -> None:
+        """Wake those who wait for a status."""
+        news, self._news = self._news, Event()
+        news.send()
+
+    def network_mtu(self, network: Network) -> int:
+        """Bytes of the largest IP packet of a network's VMs."""
+        return self.mtu.of(network)
+
+    def warnings(self) -> list[str]:
+        """What works but should be looked at."""
+        return self.mtu.warnings()
+
+

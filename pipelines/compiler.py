@@ -1,0 +1,65 @@
+"""Puts the features together: what an owner wants of one hypervisor's bridge.
+
+An owner is ``(kind, id)``: ``("base", hypervisor)`` for what every bridge has, ``("peer", hypervisor)`` for a
+tunnel, ``("network", id)`` and ``("port", id)``. Compiling an owner depends on nothing but the graph.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from topology.graph import Topology
+
+from . import overlay, services, switching
+from . import tables as t
+from .flow import Flow, Rule
+
+Owner = tuple[str, str]
+Compile = Callable[[Topology, str, str], Iterable[Rule]]
+"""(graph, hypervisor, id of the owner) -> its rules there."""
+
+
+class Feature(NamedTuple):
+    """A part of the pipeline: its name, as tables name it, and what it adds for each kind of owner."""
+
+    name: str
+    compilers: dict[str, Compile]
+
+
+SWITCHING = Feature(
+    "switching", {"base": switching.base, "network": switching.network, "port": switching.port}
+)
+SERVICES = Feature("services", {"base": services.base, "port": services.port})
+OVERLAY = Feature("overlay", {"base": overlay.base, "peer": overlay.peer, "network": overlay.network})
+
+FEATURES = (SWITCHING, SERVICES, OVERLAY)
+
+
+class Compiler:
+    """Compiles owners with the features that are loaded."""
+
+    def __init__(self, features: Iterable[Feature] = FEATURES) -> None:
+        self.features = tuple(features)
+        self.compiled: Counter[str] = Counter()
+        """How often an owner of each kind was compiled."""
+        self._misses = tuple(_misses())
+
+    def compile(self, topology: Topology, hypervisor: str, owner: Owner) -> list[Rule]:
+        """What the owner wants of the hypervisor's bridge; empty when it has no business there."""
+        kind, id = owner
+        self.compiled[kind] += 1
+        rules: list[Rule] = list(self._misses) if kind == "base" else []
+        for feature in self.features:
+            compiler = feature.compilers.get(kind)
+            if compiler is not None:
+                rules += compiler(topology, hypervisor, id)
+        return rules
+
+
+def _misses() -> Iterator[Flow]:
+    """One flow a table for packets that no other flow wants: pass on, or drop and count."""
+    for table in t.PIPELINE:
+        goto = t.BY_NAME[table.otherwise].number if table.otherwise else None
+        yield Flow(table.number, t.MISS, b"", goto=goto)

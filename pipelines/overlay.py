@@ -1,0 +1,143 @@
+"""The tunnel mesh: Geneve (RFC 8926) or VXLAN (RFC 7348) between hypervisors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from topology.graph import Topology
+from topology.model import Bridge, Hypervisor, Network, TunnelMesh
+
+from . import fields as f
+from . import tables as t
+from .flow import Action, Bucket, Flow, Group, Rule, copy, group, match, output, resubmit, set_bits, set_field
+
+TUNNEL = 200
+TO_SEVERAL, TO_PORT = 200, 100
+PEER = 100
+UNKNOWN_UNICAST = 10
+
+REMOTE_GROUP = 0x01000000
+"""Added to a VNI: the group that copies a broadcast to the network's other hypervisors."""
+
+
+def _mesh(topology: Topology) -> TunnelMesh:
+    return topology.mesh or TunnelMesh(id="")
+
+
+def _tunnel_port(topology: Topology, hypervisor: str) -> int | None:
+    bridge: Bridge | None = topology.get("bridge", hypervisor)
+    return bridge.tunnel_ofport if bridge is not None else None
+
+
+def _source(address: str) -> bytes:
+    return f.TUN_IPV6_SRC(f.ip(address)) if ":" in address else f.TUN_SRC(f.ip(address))
+
+
+def _destination(address: str) -> bytes:
+    field = f.TUN_IPV6_DST if ":" in address else f.TUN_DST
+    return set_field(field, f.ip(address))
+
+
+def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
+    """What comes out of the tunnel port goes into the network its VNI names; foreign endpoints as the mesh allows."""
+    port = _tunnel_port(topology, hypervisor)
+    if port is None:
+        return
+    yield Flow(
+        t.CLASSIFY.number,
+        TUNNEL,
+        match(f.IN_PORT(port)),
+        (set_bits(f.FROM_TUNNEL, 1), copy(f.TUNNEL_ID, f.NETWORK)),
+        goto=t.TUNNEL_ADMIT.number,
+    )
+    mesh = _mesh(topology)
+    if mesh.tunnel_type == "vxlan":
+        for address in mesh.external_vteps:
+            yield _admit(address)
+
+
+def _admit(address: str) -> Flow:
+    """Accept what an endpoint sends; the destination MAC says for whom it is."""
+    return Flow(t.TUNNEL_ADMIT.number, TO_PORT, match(_source(address)), goto=t.L2_LOOKUP.number)
+
+
+def peer(topology: Topology, hypervisor: str, peer_id: str) -> Iterator[Rule]:
+    """Another hypervisor that has networks in common with this one: accept its packets, and send to it."""
+    other: Hypervisor | None = topology.get("hypervisor", peer_id)
+    port = _tunnel_port(topology, hypervisor)
+    if other is None or other.hypervisor_key is None or other.tunnel_ip is None or port is None:
+        return
+    if peer_id not in topology.peers_of(hypervisor):
+        return
+    geneve = _mesh(topology).tunnel_type == "geneve"
+    if geneve:
+        yield from _admit_with_option(other.tunnel_ip)
+    else:
+        yield _admit(other.tunnel_ip)
+    option: tuple[Action, ...] = (
+        copy(f.OUT_PORT_KEY, f.TUN_OPTION_PORT_KEY),
+        copy(f.SRC_IDENTITY, f.TUN_OPTION_IDENTITY),
+    )
+    yield Flow(
+        t.TUNNEL_OUTPUT.number,
+        PEER,
+        match(f.PEER(other.hypervisor_key)),
+        (
+            copy(f.NETWORK, f.TUNNEL_ID),
+            _destination(other.tunnel_ip),
+            *(option if geneve else ()),
+            output(port),
+        ),
+    )
+
+
+def _admit_with_option(address: str) -> Iterator[Flow]:
+    """Accept what a hypervisor sends; its option says for which port (0: for all) and with which identity."""
+    identity = copy(f.TUN_OPTION_IDENTITY, f.SRC_IDENTITY)
+    source = _source(address)
+    yield Flow(
+        t.TUNNEL_ADMIT.number,
+        TO_SEVERAL,
+        match(source, f.TUN_OPTION_PORT_KEY(0)),
+        (identity,),
+        goto=t.FLOOD.number,
+    )
+    yield Flow(
+        t.TUNNEL_ADMIT.number,
+        TO_PORT,
+        match(source),
+        (identity, copy(f.TUN_OPTION_PORT_KEY, f.OUT_PORT_KEY)),
+        goto=t.LOCAL_OUTPUT.number,
+    )
+
+
+def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
+    """Broadcast of VMs here: once to every other hypervisor of the network, or once to the multicast group."""
+    net: Network | None = topology.get("network", network_id)
+    port = _tunnel_port(topology, hypervisor)
+    if net is None or net.vni is None or not net.admin_state_up or port is None:
+        return
+    spread = topology.hypervisors_of(network_id)
+    if hypervisor not in spread:
+        return
+    from_here = match(f.NETWORK(net.vni), f.FROM_TUNNEL(0))
+    mesh = _mesh(topology)
+    if mesh.tunnel_type == "vxlan" and mesh.multicast_group:
+        send = (copy(f.NETWORK, f.TUNNEL_ID), _destination(mesh.multicast_group), output(port))
+        yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, send)
+        yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, goto=t.TUNNEL_FLOOD.number)
+        return
+    keys = sorted(
+        other.hypervisor_key
+        for id in spread
+        if id != hypervisor and (other := topology.get("hypervisor", id)) is not None and other.hypervisor_key
+    )
+    if not keys:
+        return
+    copies = tuple(
+        Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in keys
+    )
+    yield Group(REMOTE_GROUP | net.vni, "all", copies)
+    yield Flow(
+        t.TUNNEL_FLOOD.number, PEER, from_here, (set_field(f.OUT_PORT_KEY, 0), group(REMOTE_GROUP | net.vni))
+    )

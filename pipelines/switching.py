@@ -1,0 +1,161 @@
+"""Layer 2 in one hypervisor: who sends, whether he may, and where the destination is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from topology.graph import Topology
+from topology.model import Network, Port
+
+from . import fields as f
+from . import tables as t
+from .addresses import PortAddresses
+from .flow import Bucket, Flow, Group, Rule, group, match, output, resubmit, set_field
+
+# priorities, a band for each table
+PORT = 100
+SECURE, TRUSTED = 100, 50
+ND_OWN, ND_FOREIGN = 100, 50
+UNICAST, MULTICAST = 100, 50
+
+UNSPECIFIED = f.IPV6_SRC(0)
+BROADCAST = 0xFFFFFFFF
+_FORBIDDEN_ND = {134: "router advertisement", 135: "neighbour solicitation", 136: "neighbour advertisement", 137: "redirect"}
+_UNSPECIFIED_SENDERS = (131, 132, 133, 143)
+"""ICMPv6 types that a host may send before it has an address: MLD reports (RFC 2710, 3810), router solicitation."""
+
+ICMPV6 = (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6))
+
+
+def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
+    """What every bridge has: forbidden neighbour discovery, and broadcast."""
+    for kind in _FORBIDDEN_ND:
+        yield Flow(t.ND_SECURITY.number, ND_FOREIGN, match(*ICMPV6, f.ICMPV6_TYPE(kind)))
+    yield Flow(
+        t.L2_LOOKUP.number, MULTICAST, match(f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT)), goto=t.FLOOD.number
+    )
+
+
+def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
+    """Broadcast in a network: a group with one bucket for every VM here."""
+    net: Network | None = topology.get("network", network_id)
+    if net is None or net.vni is None or not net.admin_state_up:
+        return
+    ports = [port for port in topology.local_ports(network_id, hypervisor) if port.admin_state_up]
+    if not ports:
+        return
+    copies = tuple(
+        Bucket((set_field(f.OUT_PORT_KEY, port.port_key or 0), resubmit(t.LOCAL_OUTPUT.number))) for port in ports
+    )
+    yield Group(net.vni, "all", copies)
+    yield Flow(t.FLOOD.number, PORT, match(f.NETWORK(net.vni)), (group(net.vni),), goto=t.TUNNEL_FLOOD.number)
+
+
+def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+    """A port as its own hypervisor sees it, or as another one of its network does."""
+    obj: Port | None = topology.get("port", port_id)
+    if obj is None or obj.port_key is None or not obj.admin_state_up:
+        return
+    net: Network | None = topology.get("network", obj.network_id)
+    location = topology.location(port_id)
+    if net is None or net.vni is None or not net.admin_state_up or location is None:
+        return
+    addresses = PortAddresses(obj)
+    if location == hypervisor:
+        yield from _plug(topology, obj, net.vni)
+        yield from _port_security(obj, addresses)
+        yield _forward_here(obj, net.vni, addresses)
+    elif hypervisor in topology.hypervisors_of(obj.network_id):
+        peer = topology.get("hypervisor", location)
+        if peer is None or peer.hypervisor_key is None:
+            return
+        yield _forward_there(obj, net.vni, addresses, peer.hypervisor_key)
+    else:
+        return
+    for mac in addresses.foreign_macs:
+        yield Flow(t.L2_LOOKUP.number, UNICAST, match(f.NETWORK(net.vni), f.ETH_DST(mac)), goto=t.FLOOD.number)
+
+
+def _plug(topology: Topology, obj: Port, vni: int) -> Iterator[Flow]:
+    """The flows that need the port's OpenFlow number; none until vswitchd has given it one."""
+    vif = topology.get("vif", obj.id)
+    if vif is None or vif.ofport is None:
+        return
+    key = obj.port_key or 0
+    yield Flow(
+        t.CLASSIFY.number,
+        PORT,
+        match(f.IN_PORT(vif.ofport)),
+        (set_field(f.IN_PORT_KEY, key),),
+        metadata=vni,
+        goto=t.PORT_SECURITY.number,
+    )
+    yield Flow(t.LOCAL_OUTPUT.number, PORT, match(f.OUT_PORT_KEY(key), f.NETWORK(vni)), (output(vif.ofport),))
+
+
+def _forward_here(obj: Port, vni: int, addresses: PortAddresses) -> Flow:
+    return Flow(
+        t.L2_LOOKUP.number,
+        UNICAST,
+        match(f.NETWORK(vni), f.ETH_DST(addresses.mac)),
+        (set_field(f.OUT_PORT_KEY, obj.port_key or 0),),
+        goto=t.LOCAL_OUTPUT.number,
+    )
+
+
+def _forward_there(obj: Port, vni: int, addresses: PortAddresses, peer: int) -> Flow:
+    return Flow(
+        t.L2_LOOKUP.number,
+        UNICAST,
+        match(f.NETWORK(vni), f.ETH_DST(addresses.mac), f.FROM_TUNNEL(0)),
+        (set_field(f.OUT_PORT_KEY, obj.port_key or 0), set_field(f.PEER, peer)),
+        goto=t.TUNNEL_OUTPUT.number,
+    )
+
+
+def _port_security(obj: Port, addresses: PortAddresses) -> Iterator[Flow]:
+    key = f.IN_PORT_KEY(obj.port_key or 0)
+    if not obj.port_security_enabled:
+        yield Flow(t.PORT_SECURITY.number, TRUSTED, match(key), goto=t.SERVICES.number)
+        return
+    for mac, prefixes in addresses.allowed.items():
+        sender = (key, f.ETH_SRC(mac))
+        if prefixes.v4:
+            yield from _ipv4_security(sender, mac, prefixes.v4)
+        if prefixes.v6:
+            yield from _ipv6_security(sender, mac, prefixes.v6)
+
+
+def _allow(*tlvs: bytes, goto: t.Table = t.SERVICES) -> Flow:
+    return Flow(t.PORT_SECURITY.number, SECURE, match(*tlvs), goto=goto.number)
+
+
+def _ipv4_security(sender: tuple[bytes, ...], mac: int, prefixes: list[tuple[int, int | None]]) -> Iterator[Flow]:
+    arp = (*sender, f.ETH_TYPE(f.ARP), f.ARP_SHA(mac))
+    yield _allow(*arp, f.ARP_SPA(0))  # a probe before use, RFC 5227
+    dhcp = (f.ETH_TYPE(f.IPV4), f.IP_PROTO(f.UDP), f.UDP_SRC(68), f.UDP_DST(67))
+    yield _allow(*sender, *dhcp, f.IPV4_SRC(0), f.IPV4_DST(BROADCAST))
+    for address, mask in prefixes:
+        yield _allow(*sender, f.ETH_TYPE(f.IPV4), f.IPV4_SRC(address, mask))
+        yield _allow(*arp, f.ARP_SPA(address, mask))
+
+
+def _ipv6_security(sender: tuple[bytes, ...], mac: int, prefixes: list[tuple[int, int | None]]) -> Iterator[Flow]:
+    """Neighbour discovery as in RFC 6620's spirit: a port speaks only of its own addresses, with its own MAC."""
+    key = sender[0]
+    for kind in _UNSPECIFIED_SENDERS:
+        yield _allow(*sender, *ICMPV6, f.ICMPV6_TYPE(kind), UNSPECIFIED)
+    for sll in (mac, 0):
+        yield _nd(key, f.ICMPV6_TYPE(135), f.ND_SLL(sll))
+    for address, mask in prefixes:
+        yield _allow(*sender, f.ETH_TYPE(f.IPV6), f.IPV6_SRC(address, mask), goto=t.ND_SECURITY)
+        target = f.ND_TARGET(address, mask)
+        yield _allow(*sender, *ICMPV6, f.ICMPV6_TYPE(135), UNSPECIFIED, target)  # duplicate address detection
+        for tll in (mac, 0):
+            yield _nd(key, f.ICMPV6_TYPE(136), target, f.ND_TLL(tll))
+
+
+def _nd(*tlvs: bytes) -> Flow:
+    return Flow(t.ND_SECURITY.number, ND_OWN, match(*ICMPV6, *tlvs), goto=t.SERVICES.number)
+
+
