@@ -4,6 +4,7 @@ Names follow OpenStack Neutron's API. An object is a frozen msgspec struct; what
 type (who may write it, what it refers to) stands in its ``Meta(extra=...)``:
 
 ``ref``        the kind of object whose id the field holds (a strong reference: what is referred to cannot be deleted)
+``weak``       the reference is cleared instead when what it refers to is deleted
 ``read_only``  set by NovaNet, refused in requests
 ``admin``      may be written by administrators only
 ``immutable``  fixed once the object exists
@@ -175,7 +176,9 @@ class Port(Object, frozen=True, kw_only=True):
     port_security_enabled: bool = True
     device_id: Annotated[str, Meta(max_length=255, description="the VM")] = ""
     device_owner: Annotated[str, Meta(max_length=255)] = ""
-    host_id: Annotated[Uuid | None, READ_ONLY, _ref("hypervisor")] = None
+    host_id: Annotated[
+        Uuid | None, READ_ONLY, Meta(extra={"ref": "hypervisor", "weak": True}, description="the hypervisor it was last seen on")
+    ] = None
     port_key: Annotated[int | None, READ_ONLY, Meta(description="32-bit number of the port in the switches")] = None
 
 

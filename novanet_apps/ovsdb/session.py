@@ -1,0 +1,377 @@
+"""An OVSDB session: one greenlet that keeps a connection alive and a replica of the server's rows up to date."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import eventlet
+import ovs.db.error
+import ovs.db.idl
+import ovs.json
+from eventlet.event import Event
+from eventlet.semaphore import Semaphore
+from ovs.db.idl import Idl, Row, SchemaHelper, Transaction
+
+from novanet_apps.ovsdb.fast_json import Connection
+from novanet_apps.ovsdb.link import Link, OvsdbError, call, connect, use_tls
+from novanet_apps.ovsdb.poller import Poller
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 5.0
+YIELD_AFTER = 0.010
+"""Seconds of parsing after which other greenlets get their turn."""
+
+
+class RowEvent(NamedTuple):
+    """What happened to a row. `row` shows it as it is now, or, deleted, as it was.
+
+    `old` has the former values of the changed columns of an update (references as uuid.UUID) and is None otherwise.
+    """
+
+    op: str
+    """``insert``, ``update`` or ``delete``."""
+    table: str
+    uuid: str
+    row: Row
+    old: dict[str, Any] | None
+
+
+def read(row: Row, column: str) -> Any:
+    """The column's committed value; ten times faster than attribute access, which also looks at transactions."""
+    return row._data[column].to_python(row._uuid_to_row)
+
+
+def _raw(atom: Any, _base: Any) -> Any:
+    return atom
+
+
+class _Replica(Idl):
+    """The IDL, which collects what changed, also over a reconnection, after which the server sends all rows again."""
+
+    def __init__(self, helper: SchemaHelper, link: Link, leader_only: bool) -> None:
+        super().__init__("unix:unused", helper, leader_only=leader_only)
+        self._session = link
+        self.events: list[RowEvent] = []
+        self.rows_received = 0
+        self._before: dict[str, dict[uuid.UUID, Row]] | None = None
+        self._turn_began = time.monotonic()
+
+    def run(self) -> bool:
+        self._turn_began = time.monotonic()
+        changed: bool = super().run()
+        if self._before is not None and self.state == self.IDL_S_MONITORING:
+            self._compare(self._before)
+            self._before = None
+        return changed
+
+    def notify(self, event: str, row: Row, updates: Row | None = None) -> None:
+        if self._before is not None:
+            return  # the whole content is being replaced; _compare finds what differs
+        op = "insert" if event == ovs.db.idl.ROW_CREATE else event
+        old = None
+        if op == "update" and updates is not None:
+            old = {name: datum.to_python(_raw) for name, datum in updates._data.items()}
+        self.events.append(RowEvent(op, row._table.name, str(row.uuid), row, old))
+
+    def cooperative_yield(self) -> None:
+        self.rows_received += 1
+        if time.monotonic() - self._turn_began > YIELD_AFTER:
+            eventlet.sleep(0)
+            self._turn_began = time.monotonic()
+
+    def _Idl__clear(self) -> None:  # noqa: N802 (python-ovs' name-mangled hook)
+        if self._before is None:
+            self._before = {
+                name: {key: table.rows[key] for key in table.rows} for name, table in self.tables.items() if table.rows
+            }
+        for table in self.tables.values():
+            table.rows.clear()
+        self.cond_seqno = 0
+
+    def _compare(self, before: dict[str, dict[uuid.UUID, Row]]) -> None:
+        for name, table in self.tables.items():
+            former = before.get(name, {})
+            for key, row in former.items():
+                if key not in table.rows:
+                    self.events.append(RowEvent("delete", name, str(key), row, None))
+            for key in table.rows:
+                row = table.rows[key]
+                self.cooperative_yield_compare()
+                if key not in former:
+                    self.events.append(RowEvent("insert", name, str(key), row, None))
+                    continue
+                was, now = former[key]._data, row._data
+                old = {column: was[column].to_python(_raw) for column in table.columns if was[column] != now[column]}
+                if old:
+                    self.events.append(RowEvent("update", name, str(key), row, old))
+
+    def cooperative_yield_compare(self) -> None:
+        if time.monotonic() - self._turn_began > YIELD_AFTER:
+            eventlet.sleep(0)
+            self._turn_began = time.monotonic()
+
+
+class Session:
+    """One OVSDB connection kept alive by one greenlet; rows mirrored by ovs.db.idl.Idl.
+
+    `remotes` are comma separated addresses as python-ovs takes them; without any, the session waits for
+    connections handed to :meth:`adopt`. `schema` is the schema as JSON or a SchemaHelper; None has it fetched from
+    the server, for which `database` and the `tables` (table -> columns) to replicate are then needed.
+
+    `on_rows` is called in the session's greenlet with everything one turn of the IDL brought: the first content as
+    inserts, after a reconnection only what differs. It may sleep; meanwhile nothing more is read. A row that an
+    event carries is good until the next call: keep UUIDs, not rows. `on_state(connected, error)` follows: connected
+    means that the replica agrees with the server; `error` is why it does not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        remotes: str = "",
+        schema: dict[str, Any] | SchemaHelper | None = None,
+        *,
+        on_rows: Callable[[list[RowEvent]], None],
+        on_state: Callable[[bool, str], None],
+        database: str = "",
+        tables: Mapping[str, Iterable[str]] | None = None,
+        probe_interval_ms: int = 5000,
+        leader_only: bool = True,
+    ) -> None:
+        self.name = name
+        self._remotes = [remote for remote in remotes.split(",") if remote]
+        self._schema = schema
+        self._database = database
+        self._tables = None if tables is None else {table: list(columns) for table, columns in tables.items()}
+        self._on_rows = on_rows
+        self._on_state = on_state
+        self._probe_interval_ms = probe_interval_ms
+        self._leader_only = leader_only
+        self.connected = False
+        """Whether the connection stands and the replica agrees with the server."""
+        self.synced = False
+        """Whether the first full content was delivered."""
+        self.error = ""
+        self._idl: _Replica | None = None
+        self._greenlet: Any = None
+        self._poller = Poller()
+        self._adopted: Connection | None = None
+        self._turn = Semaphore(1)
+        self._idl_lock = Semaphore(1)
+        self._waiters: list[Event] = []
+
+    @property
+    def rows_received(self) -> int:
+        """Rows that the server sent so far, changed or not."""
+        return 0 if self._idl is None else self._idl.rows_received
+
+    def start(self) -> None:
+        """Begin to connect. Does not wait."""
+        if self._greenlet is None:
+            self._greenlet = eventlet.spawn(self._main)
+
+    def stop(self) -> None:
+        """Close the connection; the last content stays readable."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            if greenlet is eventlet.getcurrent():
+                raise RuntimeError("a session cannot be stopped from its own callbacks")
+            greenlet.kill()
+        if self._adopted is not None:
+            self._adopted.close()
+            self._adopted = None
+        self.connected = False
+        self._wake_waiters()
+
+    def adopt(self, rpc: Connection) -> None:
+        """Use this established connection, in place of the present one if there is one."""
+        if self._adopted is not None:
+            self._adopted.close()
+        self._adopted = rpc
+        self._poller.wake()
+
+    def rows(self, table: str) -> Mapping[uuid.UUID, Row]:
+        """The replica's rows of `table`. While a content is being loaded they are incomplete."""
+        return {} if self._idl is None else self._idl.tables[table].rows
+
+    def transact(self, build: Callable[[Transaction, Idl], T], timeout: float = 10.0) -> T:
+        """Change the database atomically and return what `build` returned, once the replica shows the change.
+
+        `build` edits rows through the IDL and must not yield to other greenlets. It runs again whenever a
+        verified value was changed by somebody else, or the connection was lost before the answer (the change may
+        then have been made), so it must derive what it does from what it reads. Transactions of concurrent callers
+        follow each other: each sees what the earlier did. An exception from `build` abandons the transaction.
+
+        Raises :class:`OvsdbError` with the server's reason, or "timed out" or "not connected" after `timeout` s.
+        """
+        if eventlet.getcurrent() is self._greenlet:
+            raise RuntimeError("transact() would wait for its own greenlet; spawn one")
+        limit = eventlet.Timeout(timeout)
+        try:
+            with self._turn:
+                while True:
+                    done, result = self._attempt(build)
+                    if done:
+                        return result
+        except eventlet.Timeout as exc:
+            if exc is not limit:
+                raise
+            if not self.connected:
+                raise OvsdbError(f"not connected: {self.error or self.name}") from None
+            raise OvsdbError("timed out") from None
+        finally:
+            limit.cancel()
+
+    def _attempt(self, build: Callable[[Transaction, Idl], T]) -> tuple[bool, Any]:
+        while self._idl is None or not self.connected:
+            self._next_turn()
+        with self._idl_lock:
+            seqno = self._idl.change_seqno
+            txn = Transaction(self._idl)
+            try:
+                result = build(txn, self._idl)
+                status = txn.commit()
+            except BaseException:
+                txn.abort()
+                raise
+        self._poller.wake()
+        try:
+            while status == Transaction.INCOMPLETE:
+                self._next_turn()
+                status = txn.commit()
+        finally:
+            self._idl._outstanding_txns.pop(txn._request_id, None)
+        if status in (Transaction.SUCCESS, Transaction.UNCHANGED):
+            return True, result
+        if status == Transaction.TRY_AGAIN:
+            if self._idl.change_seqno == seqno:
+                eventlet.sleep(0.005)
+            return False, None
+        raise OvsdbError(_explain(txn))
+
+    def _next_turn(self) -> None:
+        event = Event()
+        self._waiters.append(event)
+        event.wait()
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.send()
+
+    def _main(self) -> None:
+        link = Link(self._remotes, self._probe_interval_ms)
+        try:
+            if self._idl is None:
+                self._idl = self._open(link)
+            else:
+                self._idl._session = link
+            while True:
+                self._run(self._idl, link)
+        except Exception:
+            LOG.exception("OVSDB session %s ended by a defect", self.name)
+            self._state(False, "internal error, see the log")
+            raise
+        finally:
+            link.close()
+
+    def _run(self, idl: _Replica, link: Link) -> None:
+        if self._adopted is not None:
+            rpc, self._adopted = self._adopted, None
+            link.adopt(rpc)
+        with self._idl_lock:
+            try:
+                idl.run()
+            except (ovs.db.error.Error, KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError):
+                # Whatever a broken server sends, python-ovs trusts its shape.
+                LOG.exception("OVSDB session %s: unusable message; reconnecting", self.name)
+                idl.force_reconnect()
+        monitoring = idl.state == Idl.IDL_S_MONITORING and link.is_connected()
+        if monitoring and idl.events:
+            events, idl.events = idl.events, []
+            self._deliver(events)
+        if monitoring:
+            self.synced = True
+            self._state(True, "")
+        elif not link.is_connected():
+            self._state(False, link.reconnect.failure)
+        else:
+            self._state(False, self.error or "reading the database")
+        self._wake_waiters()
+        link.wait(self._poller)
+        link.recv_wait(self._poller)
+        self._poller.block()
+
+    def _deliver(self, events: list[RowEvent]) -> None:
+        try:
+            self._on_rows(events)
+        except Exception:
+            LOG.exception("OVSDB session %s: changed rows were not handled", self.name)
+
+    def _state(self, connected: bool, error: str) -> None:
+        if (connected, error) == (self.connected, self.error):
+            return
+        self.connected, self.error = connected, error
+        try:
+            self._on_state(connected, error)
+        except Exception:
+            LOG.exception("OVSDB session %s: state change was not handled", self.name)
+
+    def _open(self, link: Link) -> _Replica:
+        schema = self._schema
+        if isinstance(schema, SchemaHelper):
+            return _Replica(schema, link, self._leader_only)
+        while schema is None:
+            schema = self._fetch_schema(link)
+        helper = SchemaHelper(schema_json=schema)
+        if self._tables is None:
+            helper.register_all()
+        for table, columns in (self._tables or {}).items():
+            known = schema["tables"].get(table, {}).get("columns", {})
+            if known:
+                helper.register_columns(table, [column for column in columns if column in known])
+        return _Replica(helper, link, self._leader_only)
+
+    def _fetch_schema(self, link: Link) -> dict[str, Any] | None:
+        """The server's schema, with the connection given to `link` for further use; None when that failed."""
+        rpc = None
+        try:
+            if self._remotes:
+                rpc = connect(self._remotes, CONNECT_TIMEOUT)
+            else:
+                rpc = self._wait_adopted()
+            schema = call(rpc, "get_schema", [self._database], CONNECT_TIMEOUT)
+            if not isinstance(schema, dict) or not isinstance(schema.get("tables"), dict):
+                raise OvsdbError(f"{rpc.name}: no usable schema of {self._database}")
+        except OvsdbError as exc:
+            if rpc is not None:
+                rpc.close()
+            self._state(False, str(exc))
+            if self._remotes:
+                eventlet.sleep(0.5)
+            return None
+        link.adopt(rpc)
+        return schema
+
+    def _wait_adopted(self) -> Connection:
+        while self._adopted is None:
+            self._poller.block()
+        rpc, self._adopted = self._adopted, None
+        return rpc
+
+
+def _explain(txn: Transaction) -> str:
+    """The server's reason, ``constraint violation: …``, of a transaction that failed (RFC 7047 §3.1)."""
+    text = txn.get_error()
+    detail = ovs.json.from_string(text) if text.startswith("{") else None
+    if not isinstance(detail, dict):
+        return str(text)
+    return ": ".join(str(detail[key]) for key in ("error", "details") if detail.get(key))
+
+
+__all__ = ["OvsdbError", "RowEvent", "Session", "read", "use_tls"]

@@ -1,0 +1,99 @@
+"""Generates the pages of docs/ that follow from the code: ``python -m tools.docs [--check]``.
+
+With ``--check`` nothing is written; exit code 1 says which pages differ from what the code says.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines import fields
+from pipelines.tables import PIPELINE, Table
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def pipeline_page() -> str:
+    """docs/pipeline.md: every table, its fields, and where packets go."""
+    lines = [
+        "# The pipeline",
+        "",
+        "Generated from `pipelines/tables.py` by `make docs`. One `br-int` a hypervisor; tables in this order.",
+        "",
+        "| no. | table | feature | what it decides | goes to | a packet that no flow wants |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_row(table) for table in PIPELINE]
+    lines += ["", "## What each table matches", "", "| table | fields |", "|---|---|"]
+    lines += [f"| `{table.name}` | {', '.join(dict.fromkeys(_field(f) for f in table.reads))} |" for table in PIPELINE]
+    lines += [
+        "",
+        "## Registers",
+        "",
+        "| name | field | meaning |",
+        "|---|---|---|",
+        "| NETWORK | metadata | VNI of the network that the packet is in |",
+        "| IN_PORT_KEY | reg1 | key of the VM port that sent it; 0 when it came through a tunnel |",
+        "| OUT_PORT_KEY | reg2 | key of the VM port that it goes to; 0 while undecided or for several |",
+        "| SRC_IDENTITY | reg3 | identity of the sender |",
+        "| DST_IDENTITY | reg4 | identity of the receiver |",
+        "| PEER | reg5 | key of the hypervisor that it is tunnelled to |",
+        "| FLAGS | reg6 | bit 0: it came through a tunnel |",
+        "",
+        "## The Geneve option",
+        "",
+        f"Class 0x{fields.GENEVE_OPTION_CLASS:04x}, type 0x{fields.GENEVE_OPTION_TYPE:02x}, 8 bytes, in `tun_metadata0`: "
+        "the sender's identity (32 bits), then the key of the destination port (32 bits; 0: for every port of the network).",
+        "",
+        "## Groups",
+        "",
+        "| id | what |",
+        "|---|---|",
+        "| VNI | copies for the network's VMs on this hypervisor |",
+        "| 0x01000000 + VNI | copies for the network's other hypervisors |",
+        "",
+        "## Cookies",
+        "",
+        "`0x4e` (8 bits), epoch of the layout (8), hash of the owner (48): `pipelines/cookies.py`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(table: Table) -> str:
+    goes = ", ".join(f"`{name}`" for name in table.goes_to) or "out"
+    otherwise = f"goes to `{table.otherwise}`" if table.otherwise else f"dropped: {table.reason}"
+    return f"| {table.number} | `{table.name}` | {table.feature} | {table.summary} | {goes} | {otherwise} |"
+
+
+def _field(field: fields.Field) -> str:
+    names = [name for name in _NAMED if getattr(fields, name) is field]
+    return f"`{names[0]}`" if names else f"`{field.name}`"
+
+
+_NAMED = ("NETWORK", "IN_PORT_KEY", "OUT_PORT_KEY", "SRC_IDENTITY", "DST_IDENTITY", "PEER", "FLAGS")
+
+PAGES: dict[str, Callable[[], str]] = {"pipeline.md": pipeline_page}
+
+
+def main() -> int:
+    """Write the pages, or with ``--check`` say which are not true."""
+    stale = []
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(name)
+        if "--check" not in sys.argv:
+            path.write_text(text)
+            print(f"wrote docs/{name}")
+    if "--check" in sys.argv and stale:
+        print(f"docs/{', docs/'.join(stale)} not up to date: run `make docs`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

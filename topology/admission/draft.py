@@ -1,0 +1,174 @@
+"""A draft: edits laid over a view of the objects, which itself stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Protocol, TypeVar
+
+from ..changes import Edit
+from ..graph import Node, references
+from ..model import KINDS, Hypervisor, Network, Object, Port, Subnet, TunnelMesh
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class View(Protocol):
+    """What admission reads; see ``Topology`` for what each member holds."""
+
+    @property
+    def vnis(self) -> Mapping[int, str]: ...
+    @property
+    def port_keys(self) -> Mapping[int, str]: ...
+    @property
+    def hypervisor_keys(self) -> Mapping[int, str]: ...
+    @property
+    def macs(self) -> Mapping[tuple[str, str], str]: ...
+    @property
+    def addresses(self) -> Mapping[tuple[str, str], str]: ...
+    @property
+    def names(self) -> Mapping[tuple[str, str, str], str]: ...
+    @property
+    def mesh(self) -> TunnelMesh | None: ...
+    def get(self, kind: str, id: str) -> Any: ...
+    def all(self, kind: str) -> Mapping[str, Any]: ...
+    def subnets_of(self, network_id: str) -> AbstractSet[str]: ...
+    def referrers(self, kind: str, id: str) -> list[Node]: ...
+
+
+class Overlay(Mapping[K, V]):
+    """A mapping with changes over another one; a change to None hides the key."""
+
+    __slots__ = ("base", "changes")
+
+    def __init__(self, base: Mapping[K, V]) -> None:
+        self.base = base
+        self.changes: dict[K, V | None] = {}
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """As ``dict.get``."""
+        if key in self.changes:
+            value = self.changes[key]
+            return default if value is None else value
+        return self.base.get(key, default)
+
+    def __getitem__(self, key: K) -> V:
+        value: V | None = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key) is not None  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[K]:
+        for key in self.base:
+            if key not in self.changes:
+                yield key
+        for key, value in self.changes.items():
+            if value is not None:
+                yield key
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Draft:
+    """A view with edits staged over ``base``, which may be a ``Topology`` or another draft."""
+
+    def __init__(self, base: View) -> None:
+        self.base = base
+        self.edits: list[Edit] = []
+        """What was staged, in order."""
+        self.vnis: Overlay[int, str] = Overlay(base.vnis)
+        self.port_keys: Overlay[int, str] = Overlay(base.port_keys)
+        self.hypervisor_keys: Overlay[int, str] = Overlay(base.hypervisor_keys)
+        self.macs: Overlay[tuple[str, str], str] = Overlay(base.macs)
+        self.addresses: Overlay[tuple[str, str], str] = Overlay(base.addresses)
+        self.names: Overlay[tuple[str, str, str], str] = Overlay(base.names)
+        self._objects: dict[str, Overlay[str, Any]] = {}
+        self._subnets: dict[str, set[str]] = {}
+
+    @property
+    def mesh(self) -> TunnelMesh | None:
+        """The tunnel mesh; None only before it was made."""
+        return next(iter(self.all("tunnel-mesh").values()), None)
+
+    def get(self, kind: str, id: str) -> Any:
+        """The object, or None."""
+        overlay = self._objects.get(kind)
+        return self.base.get(kind, id) if overlay is None else overlay.get(id)
+
+    def all(self, kind: str) -> Mapping[str, Any]:
+        """Every object of a kind, by id."""
+        return self._objects.get(kind) or self.base.all(kind)
+
+    def subnets_of(self, network_id: str) -> AbstractSet[str]:
+        """Ids of the subnets of a network."""
+        return self._subnets[network_id] if network_id in self._subnets else self.base.subnets_of(network_id)
+
+    def referrers(self, kind: str, id: str) -> list[Node]:
+        """The objects that refer to this one."""
+        node = (kind, id)
+        found = [other for other in self.base.referrers(kind, id) if not self._staged(other)]
+        for other, overlay in self._objects.items():
+            for key, obj in overlay.changes.items():
+                if obj is not None and any(target == node for _, target in references(other, obj)):
+                    found.append((other, key))
+        return found
+
+    def stage(self, edit: Edit) -> None:
+        """Lay one edit over what is there."""
+        kind, id, new = edit
+        old = self.get(kind, id)
+        if old == new:
+            return
+        self.edits.append(edit)
+        if kind not in self._objects:
+            self._objects[kind] = Overlay(self.base.all(kind))
+        self._objects[kind].changes[id] = new
+        if old is not None:
+            for index, key in self._keys(kind, old):
+                if index.get(key) == id:
+                    index.changes[key] = None
+        if new is not None:
+            for index, key in self._keys(kind, new):
+                index.changes[key] = id
+        if isinstance(new or old, Subnet):
+            self._stage_subnet(id, old, new)
+
+    def _stage_subnet(self, id: str, old: Subnet | None, new: Subnet | None) -> None:
+        network_id = (new or old).network_id  # type: ignore[union-attr]
+        members = self._subnets.setdefault(network_id, set(self.base.subnets_of(network_id)))
+        if new is None:
+            members.discard(id)
+        else:
+            members.add(id)
+
+    def _staged(self, node: Node) -> bool:
+        overlay = self._objects.get(node[0])
+        return overlay is not None and node[1] in overlay.changes
+
+    def _keys(self, kind: str, obj: Any) -> Iterator[tuple[Overlay[Any, str], Any]]:
+        """Every index entry that an object makes."""
+        if isinstance(obj, Object) and obj.name:
+            yield self.names, (kind, obj.project_id, obj.name)
+        match obj:
+            case Network(vni=int()):
+                yield self.vnis, obj.vni
+            case Hypervisor(hypervisor_key=int()):
+                yield self.hypervisor_keys, obj.hypervisor_key
+            case Port():
+                yield self.port_keys, obj.port_key
+                yield self.macs, (obj.network_id, obj.mac_address)
+                for fixed in obj.fixed_ips or ():
+                    yield self.addresses, (fixed.subnet_id, fixed.ip_address)
+
+
+def describe(view: View, kind: str, id: str, project: str | None) -> str:
+    """An object named for a message, as far as the reader may know of it: ``port 0c1… (web-1)``."""
+    obj = view.get(kind, id) if kind in KINDS else None
+    if obj is None or (project is not None and obj.project_id != project):
+        return f"a {kind} of another project"
+    return f"{kind} {id}" + (f" ({obj.name})" if obj.name else "")
