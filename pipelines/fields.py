@@ -17,22 +17,46 @@ EXPERIMENTER = 0xFFFF
 
 
 class Field:
-    """One OXM field: its class, number and length in bytes."""
+    """One OXM field: its class, number and length in bytes.
 
-    __slots__ = ("field", "head", "head_masked", "name", "oxm_class", "size")
+    OVS drops leading zero bytes of a ``variable`` field (a Geneve option) where an action sets it.
+    """
 
-    def __init__(self, name: str, oxm_class: int, field: int, size: int) -> None:
+    __slots__ = ("field", "head", "head_masked", "name", "ones", "oxm_class", "size", "variable")
+
+    def __init__(self, name: str, oxm_class: int, field: int, size: int, *, variable: bool = False) -> None:
         self.name, self.oxm_class, self.field, self.size = name, oxm_class, field, size
+        self.variable = variable
+        self.ones = (1 << 8 * size) - 1
         self.head = (oxm_class << 16 | field << 9 | size).to_bytes(4, "big")
         self.head_masked = (oxm_class << 16 | field << 9 | 1 << 8 | 2 * size).to_bytes(4, "big")
 
     def __call__(self, value: int | bytes, mask: int | bytes | None = None) -> bytes:
-        """The TLV that matches ``value`` (an int in host order, or ``size`` bytes) under ``mask``."""
-        v = value.to_bytes(self.size, "big") if type(value) is int else bytes(value)
+        """The TLV that matches ``value`` (an int in host order, or ``size`` bytes) under ``mask``.
+
+        Equal matches have equal bytes: bits outside the mask count as zero, a mask of ones is none, and a mask of
+        zeros matches every packet, so it leaves nothing. Raises ValueError when value or mask do not fit the field.
+        """
         if mask is None:
-            return self.head + v
-        m = mask.to_bytes(self.size, "big") if type(mask) is int else bytes(mask)
-        return self.head_masked + v + m
+            return self.head + (self._bytes(value) if type(value) is int else self._checked(bytes(value)))
+        bits = mask if type(mask) is int else int.from_bytes(self._checked(bytes(mask)), "big")
+        number = value if type(value) is int else int.from_bytes(self._checked(bytes(value)), "big")
+        if bits == self.ones:
+            return self.head + self._bytes(number)
+        if bits == 0:
+            return b""
+        return self.head_masked + self._bytes(number & bits) + self._bytes(bits)
+
+    def _bytes(self, number: int) -> bytes:
+        try:
+            return number.to_bytes(self.size, "big")
+        except OverflowError:
+            raise ValueError(f"{self.name}: {number:#x} does not fit in {self.size} bytes") from None
+
+    def _checked(self, raw: bytes) -> bytes:
+        if len(raw) != self.size:
+            raise ValueError(f"{self.name}: {raw.hex()} is {len(raw)} bytes long instead of {self.size}")
+        return raw
 
     @property
     def bits(self) -> Bits:
@@ -96,7 +120,7 @@ TUN_SRC = Field("tun_ipv4_src", NXM_1, 31, 4)
 TUN_DST = Field("tun_ipv4_dst", NXM_1, 32, 4)
 TUN_IPV6_SRC = Field("tun_ipv6_src", NXM_1, 109, 16)
 TUN_IPV6_DST = Field("tun_ipv6_dst", NXM_1, 110, 16)
-TUN_OPTION = Field("tun_metadata0", NXM_1, 40, 8)
+TUN_OPTION = Field("tun_metadata0", NXM_1, 40, 8, variable=True)
 """NovaNet's Geneve option (DESIGN section 6): source identity (32 bits), then destination port key (32 bits)."""
 
 
@@ -145,3 +169,10 @@ FIELDS: dict[tuple[int, int], Field] = {
     (f.oxm_class, f.field): f for f in globals().values() if isinstance(f, Field)
 } | {(NXM_1, n): register(n) for n in range(16)}
 """Every field by (class, number), for readers of what a switch says."""
+
+PURPOSES: dict[tuple[int, int], str] = {
+    (f.oxm_class, f.field): name.lower()
+    for name, f in globals().items()
+    if isinstance(f, Field) and (f is METADATA or f.name.startswith("reg")) and name != "METADATA"
+}
+"""What NovaNet keeps in metadata and registers, by (class, number): ``network``, ``in_port_key`` …"""

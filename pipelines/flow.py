@@ -1,11 +1,13 @@
 """Flows, groups and meters as frozen values, and the actions in them.
 
-A match is canonical bytes (TLVs in the order of their headers), an action is its OpenFlow bytes wherever every
-version agrees on them; the two that differ by version are values of their own, encoded last (``wire.encode``).
+A match is canonical bytes (see ``canonical``), an action is its OpenFlow bytes wherever every
+version agrees on them; the two that differ by version are values of their own, encoded last (``wire.actions``).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -79,26 +81,48 @@ class Meter(Struct, frozen=True):
 Rule = Flow | Group | Meter
 
 
+_STANDARD = b"\x80"
+"""First byte of the standard OXM classes; those of extensions are lower."""
+
+
+def canonical(tlvs: Iterable[bytes]) -> bytes:
+    """TLVs in the order that makes equal matches equal bytes, and in which a switch finds prerequisites first.
+
+    That is the order of their headers, extensions after the standard fields (an extension such as the TTL needs
+    the standard eth_type).
+    """
+    ordered = sorted(tlvs)
+    if ordered and ordered[0] < _STANDARD:
+        extensions = bisect_left(ordered, _STANDARD)
+        ordered = ordered[extensions:] + ordered[:extensions]
+    return b"".join(ordered)
+
+
 def match(*tlvs: bytes) -> bytes:
-    """Canonical match: the TLVs in the order of their headers, which also is the order of prerequisites."""
-    return b"".join(sorted(tlvs))
-
-
-def _pad8(body: bytes) -> bytes:
-    return body + b"\0" * (-len(body) % 8)
+    """A match on all of these fields, in canonical order."""
+    return canonical(tlvs)
 
 
 def set_field(target: Field, value: int | bytes) -> bytes:
-    """OFPAT_SET_FIELD of the whole field."""
+    """OFPAT_SET_FIELD of the whole field. Raises ValueError when the value does not fit it."""
     oxm = target(value)
-    size = 4 + len(oxm)
-    size += -size % 8
-    return _pad8(b"\0\x19" + size.to_bytes(2, "big") + oxm)
+    if target.variable:
+        oxm = _shortened(target, oxm)
+    pad = (-len(oxm) - 4) % 8
+    return b"\0\x19" + (4 + len(oxm) + pad).to_bytes(2, "big") + oxm + b"\0" * pad
+
+
+def _shortened(target: Field, oxm: bytes) -> bytes:
+    """The TLV without leading zero bytes of its value, as OVS writes fields of variable length."""
+    value = oxm[4:].lstrip(b"\0")
+    return target.head[:3] + bytes([len(value)]) + value
 
 
 def set_bits(target: Bits, value: int) -> Action:
-    """Set part of a field."""
-    return SetBits(target, value)
+    """Set part of a field. Raises ValueError when the value does not fit."""
+    if value >> target.width:
+        raise ValueError(f"set {target!r}: {value:#x} does not fit in {target.width} bits")
+    return SetBits(target, value) if target.width < 8 * target.field.size else set_field(target.field, value)
 
 
 def copy(source: Field | Bits, target: Field | Bits) -> Copy:

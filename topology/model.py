@@ -52,7 +52,7 @@ IMMUTABLE = Meta(extra={"immutable": True})
 ALLOCATED = Meta(extra={"allocated": True})
 
 
-class Object(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Object(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """What every object of the intent store has."""
 
     KIND: ClassVar[str]
@@ -102,7 +102,7 @@ class Network(Object, frozen=True, kw_only=True):
     ) = None
 
 
-class AllocationPool(Struct, frozen=True, forbid_unknown_fields=True):
+class AllocationPool(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Addresses that may be allocated, both ends included."""
 
     start: Ip
@@ -137,14 +137,14 @@ class Subnet(Object, frozen=True, kw_only=True):
     ] = ()
 
 
-class FixedIp(Struct, frozen=True, forbid_unknown_fields=True):
+class FixedIp(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An address of a port. In requests either part may be left out; the other is then found or allocated."""
 
     subnet_id: Annotated[Uuid, _ref("subnet")] | None = None
     ip_address: Ip | None = None
 
 
-class AddressPair(Struct, frozen=True, forbid_unknown_fields=True):
+class AddressPair(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A further source address that a port may use; the MAC address is the port's own when left out."""
 
     ip_address: Annotated[str, Meta(max_length=49, description="address or prefix")]

@@ -9,7 +9,6 @@ with one regular expression, in time linear in the bytes, and msgspec decodes it
 from __future__ import annotations
 
 import errno
-import logging
 import re
 from collections import deque
 from typing import Any
@@ -17,8 +16,6 @@ from typing import Any
 import msgspec
 import ovs.jsonrpc
 import ovs.util
-
-LOG = logging.getLogger(__name__)
 
 MAX_MESSAGE = 1 << 29
 """Bytes of the longest message accepted from an OVSDB server that has been identified."""
@@ -213,7 +210,6 @@ class Connection(ovs.jsonrpc.Connection):
 
     def _refuse(self, why: str) -> None:
         self.detail = f"not OVSDB's protocol: {why}"
-        LOG.warning("%s: closed: %s", self.name, self.detail)
         self._received.clear()
         self.error(errno.EPROTO)
 

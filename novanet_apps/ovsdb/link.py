@@ -20,7 +20,7 @@ from novanet_apps.ovsdb.fast_json import Connection, install
 from novanet_apps.ovsdb.poller import Poller
 
 MIN_BACKOFF_MS = 250
-MAX_BACKOFF_MS = 4000
+MAX_BACKOFF_MS = 2000
 
 
 class OvsdbError(Exception):
@@ -112,6 +112,9 @@ class _Reconnect(ovs.reconnect.Reconnect):
 
 class Link(ovs.jsonrpc.Session):
     """ovs.jsonrpc.Session to any of `remotes`; without remotes it only uses connections that are adopted."""
+
+    rpc: Any
+    stream: Any
 
     def __init__(self, remotes: list[str], probe_interval_ms: int) -> None:
         super().__init__(_Reconnect(self), None, remotes)

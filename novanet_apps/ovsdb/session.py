@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import eventlet
-import ovs.db.error
-import ovs.db.idl
 import ovs.json
 from eventlet.event import Event
 from eventlet.semaphore import Semaphore
@@ -19,102 +16,14 @@ from ovs.db.idl import Idl, Row, SchemaHelper, Transaction
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.link import Link, OvsdbError, call, connect, use_tls
 from novanet_apps.ovsdb.poller import Poller
+from novanet_apps.ovsdb.replica import BadValue, Old, Replica, RowEvent, members, read
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
-YIELD_AFTER = 0.010
-"""Seconds of parsing after which other greenlets get their turn."""
-
-
-class RowEvent(NamedTuple):
-    """What happened to a row. `row` shows it as it is now, or, deleted, as it was.
-
-    `old` has the former values of the changed columns of an update (references as uuid.UUID) and is None otherwise.
-    """
-
-    op: str
-    """``insert``, ``update`` or ``delete``."""
-    table: str
-    uuid: str
-    row: Row
-    old: dict[str, Any] | None
-
-
-def read(row: Row, column: str) -> Any:
-    """The column's committed value; ten times faster than attribute access, which also looks at transactions."""
-    return row._data[column].to_python(row._uuid_to_row)
-
-
-def _raw(atom: Any, _base: Any) -> Any:
-    return atom
-
-
-class _Replica(Idl):
-    """The IDL, which collects what changed, also over a reconnection, after which the server sends all rows again."""
-
-    def __init__(self, helper: SchemaHelper, link: Link, leader_only: bool) -> None:
-        super().__init__("unix:unused", helper, leader_only=leader_only)
-        self._session = link
-        self.events: list[RowEvent] = []
-        self.rows_received = 0
-        self._before: dict[str, dict[uuid.UUID, Row]] | None = None
-        self._turn_began = time.monotonic()
-
-    def run(self) -> bool:
-        self._turn_began = time.monotonic()
-        changed: bool = super().run()
-        if self._before is not None and self.state == self.IDL_S_MONITORING:
-            self._compare(self._before)
-            self._before = None
-        return changed
-
-    def notify(self, event: str, row: Row, updates: Row | None = None) -> None:
-        if self._before is not None:
-            return  # the whole content is being replaced; _compare finds what differs
-        op = "insert" if event == ovs.db.idl.ROW_CREATE else event
-        old = None
-        if op == "update" and updates is not None:
-            old = {name: datum.to_python(_raw) for name, datum in updates._data.items()}
-        self.events.append(RowEvent(op, row._table.name, str(row.uuid), row, old))
-
-    def cooperative_yield(self) -> None:
-        self.rows_received += 1
-        if time.monotonic() - self._turn_began > YIELD_AFTER:
-            eventlet.sleep(0)
-            self._turn_began = time.monotonic()
-
-    def _Idl__clear(self) -> None:  # noqa: N802 (python-ovs' name-mangled hook)
-        if self._before is None:
-            self._before = {
-                name: {key: table.rows[key] for key in table.rows} for name, table in self.tables.items() if table.rows
-            }
-        for table in self.tables.values():
-            table.rows.clear()
-        self.cond_seqno = 0
-
-    def _compare(self, before: dict[str, dict[uuid.UUID, Row]]) -> None:
-        for name, table in self.tables.items():
-            former = before.get(name, {})
-            for key, row in former.items():
-                if key not in table.rows:
-                    self.events.append(RowEvent("delete", name, str(key), row, None))
-            for key in table.rows:
-                row = table.rows[key]
-                self.cooperative_yield_compare()
-                if key not in former:
-                    self.events.append(RowEvent("insert", name, str(key), row, None))
-                    continue
-                was, now = former[key]._data, row._data
-                old = {column: was[column].to_python(_raw) for column in table.columns if was[column] != now[column]}
-                if old:
-                    self.events.append(RowEvent("update", name, str(key), row, old))
-
-    def cooperative_yield_compare(self) -> None:
-        if time.monotonic() - self._turn_began > YIELD_AFTER:
-            eventlet.sleep(0)
-            self._turn_began = time.monotonic()
+READING = "reading the database"
+"""The error of a session between connected and in agreement."""
 
 
 class Session:
@@ -157,7 +66,7 @@ class Session:
         self.synced = False
         """Whether the first full content was delivered."""
         self.error = ""
-        self._idl: _Replica | None = None
+        self._idl: Replica | None = None
         self._greenlet: Any = None
         self._poller = Poller()
         self._adopted: Connection | None = None
@@ -236,9 +145,11 @@ class Session:
             try:
                 result = build(txn, self._idl)
                 status = txn.commit()
-            except BaseException:
-                txn.abort()
-                raise
+            except BadValue as exc:
+                raise OvsdbError(str(exc)) from None
+            finally:
+                if self._idl.txn is txn:
+                    txn.abort()
         self._poller.wake()
         try:
             while status == Transaction.INCOMPLETE:
@@ -270,38 +181,33 @@ class Session:
             if self._idl is None:
                 self._idl = self._open(link)
             else:
-                self._idl._session = link
+                self._idl.resume(link)
             while True:
                 self._run(self._idl, link)
-        except Exception:
-            LOG.exception("OVSDB session %s ended by a defect", self.name)
-            self._state(False, "internal error, see the log")
-            raise
         finally:
             link.close()
 
-    def _run(self, idl: _Replica, link: Link) -> None:
+    def _run(self, idl: Replica, link: Link) -> None:
         if self._adopted is not None:
             rpc, self._adopted = self._adopted, None
             link.adopt(rpc)
         with self._idl_lock:
             try:
                 idl.run()
-            except (ovs.db.error.Error, KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError):
-                # Whatever a broken server sends, python-ovs trusts its shape.
+            except Exception:
+                # python-ovs trusts the shape of what a server sends, so anything may be raised.
                 LOG.exception("OVSDB session %s: unusable message; reconnecting", self.name)
                 idl.force_reconnect()
         monitoring = idl.state == Idl.IDL_S_MONITORING and link.is_connected()
         if monitoring and idl.events:
-            events, idl.events = idl.events, []
-            self._deliver(events)
+            self._deliver(idl.take_events())
         if monitoring:
             self.synced = True
             self._state(True, "")
         elif not link.is_connected():
             self._state(False, link.reconnect.failure)
         else:
-            self._state(False, self.error or "reading the database")
+            self._state(False, READING)
         self._wake_waiters()
         link.wait(self._poller)
         link.recv_wait(self._poller)
@@ -322,10 +228,10 @@ class Session:
         except Exception:
             LOG.exception("OVSDB session %s: state change was not handled", self.name)
 
-    def _open(self, link: Link) -> _Replica:
+    def _open(self, link: Link) -> Replica:
         schema = self._schema
         if isinstance(schema, SchemaHelper):
-            return _Replica(schema, link, self._leader_only)
+            return Replica(schema, link, self._leader_only)
         while schema is None:
             schema = self._fetch_schema(link)
         helper = SchemaHelper(schema_json=schema)
@@ -335,7 +241,7 @@ class Session:
             known = schema["tables"].get(table, {}).get("columns", {})
             if known:
                 helper.register_columns(table, [column for column in columns if column in known])
-        return _Replica(helper, link, self._leader_only)
+        return Replica(helper, link, self._leader_only)
 
     def _fetch_schema(self, link: Link) -> dict[str, Any] | None:
         """The server's schema, with the connection given to `link` for further use; None when that failed."""
@@ -374,4 +280,4 @@ def _explain(txn: Transaction) -> str:
     return ": ".join(str(detail[key]) for key in ("error", "details") if detail.get(key))
 
 
-__all__ = ["OvsdbError", "RowEvent", "Session", "read", "use_tls"]
+__all__ = ["Old", "OvsdbError", "RowEvent", "Session", "members", "read", "use_tls"]

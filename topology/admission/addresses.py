@@ -14,7 +14,8 @@ Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
 
 _NOT_FOR_VMS: tuple[Prefix, ...] = tuple(
-    ip_network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "ff00::/8", "fe80::/10")
+    ip_network(text)
+    for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "ff00::/8", "fe80::/10")
 )
 
 
@@ -47,7 +48,7 @@ def subnet_prefix(text: str, field: str) -> Prefix:
     """The cidr of a subnet: addresses that VMs can have. Raises Refused(400)."""
     network = parse_prefix(text, field)
     for reserved in _NOT_FOR_VMS:
-        if network.version == reserved.version and network.overlaps(reserved):  # type: ignore[arg-type]
+        if network.version == reserved.version and network.overlaps(reserved):
             raise Refused(400, field, f"{network} overlaps {reserved}, which hosts cannot have")
     return network
 

@@ -1,8 +1,8 @@
 """Allocation of numbers, MAC addresses and IP addresses.
 
-Numbers are drawn at random: two controllers that allocate at once seldom meet, and a number just freed does not come back while packets with
-it may be under way. IP addresses go up from where the last one was found, so an allocation looks at one address in the usual case, and at no
-more than there are in use in the worst; an address just freed comes back last.
+Numbers are drawn at random: two controllers that allocate at once seldom meet, and a number just freed does not come
+back while packets with it may be under way. IP addresses go up from where the last one was found: an allocation looks
+at one address in the usual case, and at no more than there are in use in the worst; one just freed comes back last.
 
 Nothing here decides who wins: the store's unique indexes do. A controller that lost asks again after ``scatter()``.
 """

@@ -102,7 +102,8 @@ class Draft:
 
     def all(self, kind: str) -> Mapping[str, Any]:
         """Every object of a kind, by id."""
-        return self._objects.get(kind) or self.base.all(kind)
+        overlay = self._objects.get(kind)
+        return self.base.all(kind) if overlay is None else overlay
 
     def subnets_of(self, network_id: str) -> AbstractSet[str]:
         """Ids of the subnets of a network."""

@@ -37,7 +37,10 @@ class Write(NamedTuple):
 
 
 class Refused(Exception):
-    """A write that cannot be. ``status`` is the HTTP status, ``field`` a path such as ``fixed_ips[0].ip_address`` or ""."""
+    """A write that cannot be.
+
+    ``status`` is the HTTP status, ``field`` a path such as ``fixed_ips[0].ip_address``, or "" for the whole.
+    """
 
     def __init__(self, status: int, field: str, detail: str) -> None:
         super().__init__(status, field, detail)

@@ -1,0 +1,1 @@
+"""NovaNet's Ryu apps: the outside world of the pure core in ``topology`` and ``pipelines``."""

@@ -1,0 +1,304 @@
+"""One hypervisor: its OVSDB session, what is observed there, and the repair of its integration bridge."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import eventlet
+from ovs.db.idl import Row
+
+from novanet_apps.hypervisors import desired
+from novanet_apps.hypervisors.desired import Desired, Repair
+from novanet_apps.hypervisors.inventory import Inventory
+from novanet_apps.hypervisors.pace import Pace
+from novanet_apps.hypervisors.settings import fill_in
+from novanet_apps.ovsdb.fast_json import Connection
+from novanet_apps.ovsdb.session import READING, OvsdbError, RowEvent, Session, read
+from topology.model import Bridge, Hypervisor
+
+if TYPE_CHECKING:
+    from novanet_apps.hypervisors.registry import Hypervisors
+
+LOG = logging.getLogger(__name__)
+
+SLICE = 0.010
+"""Seconds of work on a large batch after which other greenlets get their turn."""
+VIFS_AT_ONCE = 200
+"""Interfaces published in one batch of edits."""
+TRANSACTION_TIMEOUT = 10.0
+MAX_DUPLICATES_SHOWN = 10
+REPAIRED_TABLES = frozenset({"Open_vSwitch", "Bridge", "Controller"})
+
+
+class Host:
+    """A hypervisor and the session with its OVSDB, from `start` until `stop`."""
+
+    def __init__(self, hypervisor: Hypervisor, registry: Hypervisors, inherits: bool = False) -> None:
+        """`inherits`: there are observations from an earlier address, good until this one has been read."""
+        self.hypervisor = hypervisor
+        self._inherits = inherits
+        self._registry = registry
+        self.session = Session(
+            f"hypervisor {hypervisor.name or hypervisor.id}",
+            "" if hypervisor.ovsdb == "passive" else hypervisor.ovsdb,
+            database="Open_vSwitch",
+            tables=desired.TABLES,
+            on_rows=self._on_rows,
+            on_state=self._on_state,
+            probe_interval_ms=registry.settings.probe_interval_ms,
+        )
+        self.seen = Inventory(self.session.rows, hypervisor.id, hypervisor.bridge, hypervisor.underlay_interface)
+        self.repairs = 0
+        """Transactions that put something right."""
+        self._since = time.time()
+        self._trouble = ""
+        self._published: Bridge | None = None
+        self._pace = Pace()
+        self._mender: Any = None
+        self._was_other = False
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self.session.start()
+
+    def stop(self) -> None:
+        """Close the session; observations stay."""
+        mender, self._mender = self._mender, None
+        if mender is not None:
+            mender.kill()
+        self.session.stop()
+
+    def adopt(self, rpc: Connection) -> None:
+        """The hypervisor has connected to us."""
+        self.session.adopt(rpc)
+
+    def update(self, hypervisor: Hypervisor) -> None:
+        """The intent has changed, though not the hypervisor's address."""
+        self.hypervisor = hypervisor
+        self.seen.watch(hypervisor.bridge, hypervisor.underlay_interface)
+        self.review()
+
+    def review(self) -> None:
+        """Look soon whether everything is as desired, and repair what is not."""
+
+        def look() -> None:
+            if self.session.synced:
+                self._publish_interfaces()
+                self._publish_bridge()
+                self._mend_if_wrong()
+
+        eventlet.spawn(look)
+
+    def forget(self) -> None:
+        """Remove from the hypervisor what NovaNet made there. Raises OvsdbError."""
+        if not self.session.synced:
+            raise OvsdbError(f"not connected: {self.session.error or self.session.name}")
+        if self._other_system():
+            return
+        self.session.transact(desired.forget(self._desired(), self.session.rows, self.seen), TRANSACTION_TIMEOUT)
+
+    def state(self) -> dict[str, Any]:
+        """What `novanet status` shows; times are seconds since 1970."""
+        bridge = self._row("Bridge", self.seen.bridge)
+        controllers = read(bridge, "controller") if bridge is not None else []
+        return {
+            "connected": self.session.connected and not self._other_system(),
+            "since": self._since,
+            "error": self.session.error,
+            "address": self.hypervisor.ovsdb,
+            "system_id": self._system_id(),
+            "ovs_version": self._published.ovs_version if self._published else "",
+            "bridge": self.hypervisor.bridge if bridge is not None else "",
+            "datapath_type": self._published.datapath_type if self._published else "",
+            "datapath_id": f"{desired.datapath_id(self.hypervisor.hypervisor_key or 0):016x}",
+            "controllers": {read(row, "target"): read(row, "is_connected") for row in controllers},
+            "interfaces": len(self.seen.plugged()),
+            "problems": list(self._problems()) if self.session.synced else [],
+            "repairs": self.repairs,
+            "rows_handled": self.seen.rows_noted,
+            "rows_received": self.session.rows_received,
+        }
+
+    # --- rows and connection ---------------------------------------------------------------------------------------
+
+    def _on_rows(self, events: list[RowEvent]) -> None:
+        began = time.monotonic()
+        look = not self.session.synced
+        for event in events:
+            self.seen.note(event)
+            look = look or event.table in REPAIRED_TABLES or event.row.uuid in self._repaired_rows()
+            if time.monotonic() - began > SLICE:
+                eventlet.sleep(0)
+                began = time.monotonic()
+        look = look or self.seen.tunnel_port is None
+        if bool(self._other_system()) != self._was_other:
+            self._was_other = not self._was_other
+            self._registry.withdraw(self.hypervisor.id, keep=())
+            self._publish_interfaces(list(self.seen.plugged()))
+        self._publish_interfaces()
+        if self._inherits and not self.session.synced:
+            self._registry.withdraw(self.hypervisor.id, keep=self.seen.plugged())
+        self._publish_bridge()
+        if look:
+            self._mend_if_wrong()
+
+    def _repaired_rows(self) -> tuple[UUID | None, UUID | None]:
+        return self.seen.tunnel_port, self.seen.tunnel_interface
+
+    def _on_state(self, connected: bool, error: str) -> None:
+        self._since = time.time()
+        if connected:
+            LOG.info("%s: connected to its OVSDB", self.session.name)
+        elif error != READING:
+            LOG.warning("%s: no OVSDB connection: %s", self.session.name, error)
+        if self.session.synced:
+            self._publish_bridge()
+        if connected:
+            self._mend_if_wrong()
+
+    def _publish_interfaces(self, ports: list[str] | None = None) -> None:
+        """Tell what changed, or these ports; a large number in slices."""
+        dirty = list(self.seen.changed()) if ports is None else ports
+        if self._other_system():
+            return
+        for start in range(0, len(dirty), VIFS_AT_ONCE):
+            if start:
+                eventlet.sleep(0)
+            part = dirty[start : start + VIFS_AT_ONCE]
+            self._registry.plugged(
+                self.hypervisor.id, {port: self.seen.vif(port) for port in part}, first=not self.session.synced
+            )
+
+    def _publish_bridge(self) -> None:
+        bridge = self._bridge()
+        if bridge != self._published:
+            self._published = bridge
+            self._registry.observe_bridge(bridge)
+
+    def _bridge(self) -> Bridge:
+        row = self._row("Bridge", self.seen.bridge)
+        tunnel = self._row("Interface", self.seen.tunnel_interface)
+        ours = self.seen.tunnel_port in self.seen.ports
+        underlay = self._row("Interface", self.seen.underlay)
+        mtu = read(underlay, "mtu") if underlay is not None else []
+        root = self._root()
+        version = read(root, "ovs_version") if root is not None else []
+        return Bridge(
+            hypervisor_id=self.hypervisor.id,
+            tunnel_ofport=self.seen.opened(tunnel)[0] if tunnel is not None and ours else None,
+            underlay_mtu=mtu[0] if mtu else None,
+            datapath_type=(read(row, "datapath_type") or "system") if row is not None else "",
+            ovs_version=version[0] if version else "",
+            problems=tuple(self._problems()),
+        )
+
+    def _problems(self) -> Iterator[str]:
+        if not self.session.connected:
+            # The session reports itself connected only after its first rows were handled.
+            if self.session.synced:
+                yield f"no OVSDB connection: {self.session.error}"
+        other = self._other_system()
+        if other:
+            yield (
+                f"{self.hypervisor.ovsdb} is {other}, not {self.hypervisor.name}: it is left alone; correct the "
+                "hypervisor's ovsdb or name, or external_ids:system-id there"
+            )
+            return
+        if self._trouble:
+            yield self._trouble
+        yield from self._target_errors()
+        yield from desired.elsewhere(self.session.rows, self.seen)
+        tunnel = self._row("Interface", self.seen.tunnel_interface)
+        if tunnel is not None and self.seen.opened(tunnel)[1]:
+            yield f"tunnel port: {self.seen.opened(tunnel)[1]}"
+        for number, text in enumerate(self.seen.duplicates()):
+            if number == MAX_DUPLICATES_SHOWN:
+                yield "and more ports have several interfaces"
+                break
+            yield text
+
+    def _root(self) -> Row | None:
+        return next(iter(self.session.rows("Open_vSwitch").values()), None)
+
+    def _row(self, table: str, key: UUID | None) -> Row | None:
+        rows: Mapping[UUID, Row] = self.session.rows(table)
+        return rows.get(key) if key is not None else None
+
+    def _system_id(self) -> str:
+        root = self._root()
+        return str(read(root, "external_ids").get("system-id", "")) if root is not None else ""
+
+    def _other_system(self) -> str:
+        """The name of the system that answers, when it is another than the hypervisor's."""
+        found = self._system_id()
+        return found if found and self.hypervisor.name and found != self.hypervisor.name else ""
+
+    # --- repair ----------------------------------------------------------------------------------------------------
+
+    def _targets(self) -> tuple[str, ...]:
+        targets = []
+        for text in self._registry.settings.controller_targets:
+            try:
+                targets.append(fill_in(text, ovsdb=self.hypervisor.ovsdb, bridge=self.hypervisor.bridge))
+            except ValueError:
+                continue
+        return tuple(targets)
+
+    def _target_errors(self) -> Iterator[str]:
+        targets = self._registry.settings.controller_targets
+        if not targets:
+            yield "no controller: set the option controller_target to where the switch finds NovaNet"
+        for text in targets:
+            try:
+                fill_in(text, ovsdb=self.hypervisor.ovsdb, bridge=self.hypervisor.bridge)
+            except ValueError as exc:
+                yield str(exc)
+
+    def _desired(self) -> Desired:
+        return desired.desired(self.hypervisor, self._registry.mesh, self._targets())
+
+    def _wrong(self) -> list[str]:
+        if self.hypervisor.hypervisor_key is None or not self.session.connected or self._other_system():
+            return []
+        if self._root() is None:
+            return []
+        return Repair(self._desired(), self.session.rows, self.seen).run()
+
+    def _mend_if_wrong(self) -> None:
+        if self._mender is None and self._wrong():
+            self._mender = eventlet.spawn(self._mend)
+
+    def _mend(self) -> None:
+        """Repair until nothing is wrong; at once, but ever more slowly if the same things keep going wrong."""
+        try:
+            while wrong := self._wrong():
+                wait = self._pace.wait(tuple(wrong))
+                if wait:
+                    self._trouble = (
+                        f"changed back {self._pace.repeats} times, repaired again every {wait:.0f} s: {wrong[0]}"
+                    )
+                    self._publish_bridge()
+                    eventlet.sleep(wait)
+                self._mend_once()
+        finally:
+            self._mender = None
+            if self._trouble and not self._pace.waiting:
+                self._trouble = ""
+                self._publish_bridge()
+
+    def _mend_once(self) -> None:
+        try:
+            build = Repair.transaction(self._desired(), self.session.rows, self.seen)
+            for text in self.session.transact(build, TRANSACTION_TIMEOUT):
+                LOG.warning("%s: repaired: %s", self.session.name, text)
+            self.repairs += 1
+        except OvsdbError as exc:
+            trouble = f"{self.hypervisor.bridge} cannot be set up: {exc}"
+            if trouble != self._trouble:
+                LOG.warning("%s: %s", self.session.name, trouble)
+                self._trouble = trouble
+                self._publish_bridge()

@@ -1,0 +1,209 @@
+"""What is plugged where on one hypervisor, kept up to date row by row.
+
+The work for a batch of row events depends on the rows in it, never on how many interfaces there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from uuid import UUID
+
+from ovs.db.idl import Row
+
+from novanet_apps.ovsdb.session import RowEvent, members, read
+from topology.model import Vif
+
+TUNNEL_PORT = "nn-tun0"
+IFACE_ID = "iface-id"
+
+
+class Inventory:
+    """Interfaces of the integration bridge by the port whose VM they belong to.
+
+    `rows` gives a table's current rows. Feed every event to `note`; then `changed` tells which ports' interfaces
+    are to be looked at, and `vif` shows one.
+    """
+
+    def __init__(
+        self, rows: Callable[[str], Mapping[UUID, Row]], hypervisor_id: str, bridge: str, underlay: str
+    ) -> None:
+        self._rows = rows
+        self._hypervisor_id = hypervisor_id
+        self._bridge_name = bridge
+        self._underlay_name = underlay
+        self.bridge: UUID | None = None
+        self.ports: set[UUID] = set()
+        """Rows of Port in the integration bridge."""
+        self.port_of: dict[UUID, UUID] = {}
+        """Row of Interface -> row of Port."""
+        self.tunnel_port: UUID | None = None
+        self.tunnel_interface: UUID | None = None
+        self.underlay: UUID | None = None
+        self.rows_noted = 0
+        self._interfaces: dict[UUID, tuple[UUID, ...]] = {}
+        self._iface_ids: dict[UUID, str] = {}
+        self._holders: dict[str, list[UUID]] = {}
+        self._touched: dict[UUID, None] = {}
+        self._shared: set[str] = set()
+
+    def note(self, event: RowEvent) -> None:
+        """Take an event in."""
+        self.rows_noted += 1
+        match event.table:
+            case "Interface":
+                self._note_interface(event)
+            case "Port":
+                self._note_port(event)
+            case "Bridge":
+                self._note_bridge(event)
+
+    def changed(self) -> Iterator[str]:
+        """Ids of the ports whose interface appeared, changed or went since the last call."""
+        touched, self._touched = self._touched, {}
+        dirty: dict[str, None] = {}
+        for interface in touched:
+            iface_id = self._iface_id(interface)
+            before = self._iface_ids.get(interface, "")
+            if before and before != iface_id:
+                self._release(interface, before)
+                dirty[before] = None
+            if iface_id:
+                if before != iface_id:
+                    self._hold(interface, iface_id)
+                dirty[iface_id] = None
+        return iter(dirty)
+
+    def vif(self, port_id: str) -> Vif | None:
+        """The port's interface, the first of several; None when there is none."""
+        holders = self._holders.get(port_id)
+        row = self._rows("Interface").get(holders[0]) if holders else None
+        if row is None:
+            return None
+        ofport, error = self.opened(row)
+        mtu = read(row, "mtu")
+        return Vif(
+            port_id=port_id,
+            hypervisor_id=self._hypervisor_id,
+            interface=read(row, "name"),
+            ofport=ofport,
+            mtu=mtu[0] if mtu else None,
+            error=error,
+        )
+
+    def opened(self, row: Row) -> tuple[int | None, str]:
+        """An interface's OpenFlow port, None until vswitchd has opened it, and why it could not."""
+        ofport = read(row, "ofport")
+        error = read(row, "error")
+        number = ofport[0] if ofport and ofport[0] >= 0 else None
+        if error:
+            return number, str(error[0])
+        return number, "vswitchd could not open the interface" if ofport == [-1] else ""
+
+    def plugged(self) -> Mapping[str, list[UUID]]:
+        """Every port that has an interface here, with the rows."""
+        return self._holders
+
+    def duplicates(self) -> Iterator[str]:
+        """A warning for each port that has several interfaces."""
+        for port_id in sorted(self._shared):
+            rows = [self._rows("Interface").get(interface) for interface in self._holders[port_id]]
+            first, *others = (read(row, "name") for row in rows if row is not None)
+            yield f"port {port_id}: interfaces {', '.join(others)} have the same iface-id as {first}, which is used"
+
+    def watch(self, bridge: str, underlay: str) -> None:
+        """Another integration bridge or underlay interface from now on; looks through all rows once."""
+        if underlay != self._underlay_name:
+            self._underlay_name = underlay
+            self.underlay = next(
+                (row.uuid for row in self._rows("Interface").values() if read(row, "name") == underlay), None
+            )
+        if bridge != self._bridge_name:
+            self._bridge_name = bridge
+            self._set_bridge(next((row for row in self._rows("Bridge").values() if read(row, "name") == bridge), None))
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def _note_interface(self, event: RowEvent) -> None:
+        row = event.row
+        self._touched[row.uuid] = None
+        if event.op == "update":
+            return
+        name, gone = read(row, "name"), event.op == "delete"
+        if name == TUNNEL_PORT:
+            self.tunnel_interface = _moved(self.tunnel_interface, row.uuid, gone)
+        if name == self._underlay_name:
+            self.underlay = _moved(self.underlay, row.uuid, gone)
+
+    def _note_port(self, event: RowEvent) -> None:
+        row = event.row
+        gone = event.op == "delete"
+        if event.op != "update" and read(row, "name") == TUNNEL_PORT:
+            self.tunnel_port = _moved(self.tunnel_port, row.uuid, gone)
+        if event.old is not None and "interfaces" not in event.old:
+            return
+        for interface in self._interfaces.pop(row.uuid, ()):
+            if self.port_of.get(interface) == row.uuid:
+                del self.port_of[interface]
+            self._touched[interface] = None
+        if not gone:
+            self._interfaces[row.uuid] = tuple(members(row, "interfaces"))
+            for interface in self._interfaces[row.uuid]:
+                self.port_of[interface] = row.uuid
+                self._touched[interface] = None
+
+    def _note_bridge(self, event: RowEvent) -> None:
+        row = event.row
+        if read(row, "name") != self._bridge_name:
+            return
+        if event.old is None:
+            if event.op == "insert":
+                self._set_bridge(row)
+            elif row.uuid == self.bridge:
+                self._set_bridge(None)
+            return
+        added, removed = event.old.difference("ports")
+        self.ports.update(added)
+        self.ports.difference_update(removed)
+        self._touch_ports(added)
+        self._touch_ports(removed)
+
+    def _set_bridge(self, row: Row | None) -> None:
+        before, self.ports = self.ports, set() if row is None else set(members(row, "ports"))
+        self.bridge = None if row is None else row.uuid
+        self._touch_ports(before ^ self.ports)
+
+    def _touch_ports(self, ports: list[UUID] | set[UUID]) -> None:
+        for port in ports:
+            for interface in self._interfaces.get(port, ()):
+                self._touched[interface] = None
+
+    # --- who has which port ----------------------------------------------------------------------------------------
+
+    def _iface_id(self, interface: UUID) -> str:
+        row = self._rows("Interface").get(interface)
+        if row is None or self.port_of.get(interface) not in self.ports:
+            return ""
+        return str(read(row, "external_ids").get(IFACE_ID, ""))
+
+    def _hold(self, interface: UUID, port_id: str) -> None:
+        holders = self._holders.setdefault(port_id, [])
+        holders.append(interface)
+        self._iface_ids[interface] = port_id
+        if len(holders) > 1:
+            self._shared.add(port_id)
+
+    def _release(self, interface: UUID, port_id: str) -> None:
+        holders = self._holders[port_id]
+        holders.remove(interface)
+        del self._iface_ids[interface]
+        if len(holders) < 2:
+            self._shared.discard(port_id)
+        if not holders:
+            del self._holders[port_id]
+
+
+def _moved(present: UUID | None, row: UUID, gone: bool) -> UUID | None:
+    """The row that has a watched name, after `row` came or went; names are unique, but come before they go."""
+    if not gone:
+        return row
+    return None if present == row else present

@@ -1,0 +1,117 @@
+"""Every option of NovaNet: ``ryu-manager --help`` shows them, ``--config-file`` and the command line set them.
+
+One list for each part; importing this module registers all of them. In the code, an option is ``CONF.its_name``.
+"""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+from novanet_apps.compat import CONF
+
+LOGGING = [
+    cfg.StrOpt(
+        "log_format", default="keyvalue", choices=["keyvalue", "json"],
+        help="how a log line is written: key=value pairs or one JSON object",
+    ),
+]
+
+TLS = [
+    cfg.StrOpt("tls_certificate", help="PEM file with NovaNet's certificate for OpenFlow and OVSDB connections"),
+    cfg.StrOpt("tls_private_key", help="PEM file with the private key of tls_certificate"),
+    cfg.StrOpt("tls_ca", help="PEM file with the CA certificates that switches' certificates are checked against"),
+]
+
+OPENFLOW = [
+    cfg.ListOpt(
+        "openflow_listen", default=["ptcp:6653:127.0.0.1"],
+        help="where switches connect, as OVS writes it: ptcp:PORT[:IP] (loopback only), pssl:PORT[:IP] (TLS 1.3 with client"
+        " certificates), punix:PATH; IP is 127.0.0.1 when left out",
+    ),
+    cfg.IntOpt(
+        "openflow_backlog", default=4096, min=1,
+        help="connections that the kernel may hold until they are accepted (it caps this at net.core.somaxconn)",
+    ),
+    cfg.IntOpt(
+        "openflow_half_open", default=1024, min=1,
+        help="connections that may be within their handshake at a time; the oldest is closed for one more",
+    ),
+    cfg.FloatOpt(
+        "openflow_handshake_timeout", default=10.0, min=0.1,
+        help="seconds from accepting a connection until its TLS and OpenFlow handshakes must be done",
+    ),
+    cfg.FloatOpt("openflow_probe_interval", default=5.0, min=0.1, help="seconds of silence after which a switch is sent an echo request"),
+    cfg.FloatOpt(
+        "openflow_probe_timeout", default=30.0, min=0.2,
+        help="seconds of silence after which a switch counts as dead; a busy one may be silent for long",
+    ),
+]
+
+ENGINE = [
+    cfg.FloatOpt(
+        "audit_interval", default=60.0, min=0,
+        help="seconds between two comparisons of what a bridge has with what it should have; 0: never",
+    ),
+    cfg.IntOpt("bundle_size", default=5000, min=1, max=100000, help="changes that one OpenFlow bundle holds at most"),
+    cfg.IntOpt("bundles_in_flight", default=4, min=1, max=64, help="bundles that a switch may have without having answered"),
+]  # fmt: skip
+
+STORE = [
+    cfg.StrOpt(
+        "store", default="embedded",
+        help="where the intent is kept: embedded (an ovsdb-server of its own in state_dir), or the addresses of OVSDB servers"
+        " that have the NovaNet database: tcp:IP:PORT, ssl:IP:PORT or unix:PATH, separated by commas",
+    ),
+    cfg.StrOpt(
+        "state_dir", default="",
+        help="directory of the embedded store; /var/lib/novanet for root, otherwise $XDG_STATE_HOME/novanet or ~/.local/state/novanet,"
+        " when empty",
+    ),
+    cfg.StrOpt(
+        "ovs_bindir", default="",
+        help="directory of ovsdb-server and ovsdb-tool; the environment's NOVANET_OVS_BINDIR, then PATH and /usr/sbin, when empty",
+    ),
+    cfg.FloatOpt(
+        "store_timeout", default=15.0, min=0.5,
+        help="seconds that a write waits for the store's server, which may be restarting, before it fails",
+    ),
+]  # fmt: skip
+
+REST = [
+    cfg.StrOpt(
+        "rest_listen", default="127.0.0.1:8080",
+        help="address and port of the REST interface and the dashboard, IP:PORT or [IPv6]:PORT; loopback only, unless"
+        " rest_certificate and rest_private_key are given",
+    ),
+    cfg.StrOpt("rest_certificate", help="PEM file with the certificate (and its chain) of the REST interface: HTTPS"),
+    cfg.StrOpt("rest_private_key", help="PEM file with the private key of rest_certificate"),
+    cfg.StrOpt(
+        "rest_auth", default="bearer", choices=["bearer", "none"],
+        help="who may use the REST interface: bearer (whoever has a token) or none (whoever can reach it; loopback only)",
+    ),
+    cfg.IntOpt("rest_max_body", default=4 << 20, min=1024, help="bytes that the body of a request has at most"),
+    cfg.IntOpt(
+        "rest_max_connections", default=4096, min=1,
+        help="connections served at a time; more wait, and idle ones are closed for them",
+    ),
+]  # fmt: skip
+
+HYPERVISORS = [
+    cfg.ListOpt(
+        "ovsdb_listen", default=["ptcp:6640:127.0.0.1"],
+        help="where the OVSDB servers of `passive` hypervisors connect: ptcp:PORT[:IP] (loopback only), pssl:PORT[:IP] (TLS 1.3 with"
+        " client certificates), punix:PATH; IP is 127.0.0.1 when left out",
+    ),
+    cfg.ListOpt(
+        "controller_target", default=[],
+        help="the controllers that hypervisors' bridges are given, as OVS writes them: tcp:IP:PORT, ssl:IP:PORT or"
+        " unix:PATH; {rundir} stands for the directory of the hypervisor's OVSDB socket, {bridge} for its bridge; follows from"
+        " openflow_listen when empty",
+    ),
+    cfg.FloatOpt("ovsdb_probe_interval", default=5.0, min=1.0, help="seconds of silence after which an OVSDB server is probed"),
+]  # fmt: skip
+
+ALL = HYPERVISORS + REST + STORE + LOGGING + TLS + OPENFLOW + ENGINE
+for option in ALL:
+    option.name = option.name.replace("_", "-")  # --audit-interval on the command line, audit_interval in a file
+CONF.register_cli_opts(ALL)

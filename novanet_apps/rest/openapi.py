@@ -1,0 +1,345 @@
+"""The OpenAPI 3.1 document of the REST interface, made from the types that validate."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from typing import Any, get_args
+
+import msgspec
+
+from topology.model import KINDS, Object, Status, traits
+
+from . import queries
+from .problems import CONTENT_TYPE as PROBLEM
+
+JSON = "application/json"
+Schema = dict[str, Any]
+_REF = "#/components/schemas/{name}"
+_DERIVED = {"Network": ("mtu",), "Subnet": ("ip_version",)}
+"""Fields that may be null in a request and are worked out in answers."""
+_REASONS = {
+    400: "The request is malformed, or a field has a value that it cannot have.",
+    401: "There is no valid token.",
+    403: "The token's role does not allow it.",
+    404: "There is no such object, or it belongs to another project.",
+    405: "The path does not answer to this method; Allow says to which it does.",
+    406: "The header Accept excludes what there is.",
+    409: "It contradicts another object: a name or address that is taken, or an object that is in use.",
+    412: "The object is no longer what If-Match or If-None-Match says.",
+    413: "The body is too large.",
+    415: "The body has another content type than expected.",
+    503: "The intent store is not connected, or there are too many clients; Retry-After says when to come back.",
+}
+
+
+@cache
+def document() -> Schema:
+    """The document. It is the same for everybody, and must not be changed."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "NovaNet",
+            "version": "1",
+            "description": "Virtual networks for VM platforms. Objects and names follow OpenStack Neutron's API.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "tags": [{"name": cls.COLLECTION, "description": _first_line(cls)} for cls in KINDS.values()]
+        + [{"name": "system", "description": "The whole of it."}],
+        "paths": {**_system_paths(), **{path: item for cls in KINDS.values() for path, item in _paths(cls).items()}},
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "responses": {str(status): _problem(text) for status, text in _REASONS.items()},
+        },
+    }
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+# --- schemas ---------------------------------------------------------------------------------------------------------
+
+
+def _schemas() -> Schema:
+    _, components = msgspec.json.schema_components(list(KINDS.values()), ref_template=_REF)
+    schemas: Schema = {
+        name: schema for name, schema in components.items() if name not in {c.__name__ for c in KINDS.values()}
+    }
+    for cls in KINDS.values():
+        plain = components[cls.__name__]
+        schemas[cls.__name__] = _shown(plain)
+        schemas[f"{cls.__name__}Create"] = _creation(cls, plain)
+        schemas[f"{cls.__name__}Update"] = _update(cls, plain)
+        schemas[f"{cls.__name__}List"] = _list(cls)
+    schemas["Problem"] = _object(
+        {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": {"type": "string"},
+            "instance": {"type": "string"},
+            "field": {"type": "string", "description": "path of the field to blame, e.g. fixed_ips[0].subnet_id"},
+        },
+        optional=("field",),
+        description="RFC 9457",
+    )
+    schemas["SystemStatus"] = _system_status()
+    schemas["Topology"] = _topology()
+    return schemas
+
+
+def _shown(plain: Schema) -> Schema:
+    """As answered: every field is there, and so is how far the object is realised."""
+    schema = deepcopy(plain)
+    for name in _DERIVED.get(schema["title"], ()):
+        schema["properties"][name] = _not_null(schema["properties"][name])
+    schema["properties"]["status"] = {"enum": list(get_args(Status)), "readOnly": True}
+    schema["properties"]["status_reason"] = {
+        "type": "array", "items": {"type": "string"}, "readOnly": True,
+        "description": "what keeps it from being ACTIVE, and what is odd about it",
+    }  # fmt: skip
+    schema["required"] = list(schema["properties"])
+    return schema
+
+
+def _not_null(schema: Schema) -> Schema:
+    (kept,) = (choice for choice in schema["anyOf"] if choice != {"type": "null"})
+    return dict(kept)
+
+
+def _creation(cls: type[Object], plain: Schema) -> Schema:
+    """As sent with POST and PUT: without what NovaNet sets; the id may be left out."""
+    schema = _writable(cls, plain)
+    schema["required"] = [name for name in schema["required"] if name != "id"]
+    schema["description"] = f"{_first_line(cls)} What is left out gets its default."
+    return schema
+
+
+def _update(cls: type[Object], plain: Schema) -> Schema:
+    """As sent with PATCH: a merge patch, in which null stands for the default."""
+    schema = _writable(cls, plain)
+    for name in plain["properties"].keys() - set(plain["required"]):
+        if name in schema["properties"] and "immutable" not in traits(cls)[name]:
+            schema["properties"][name] = _nullable(schema["properties"][name])
+    del schema["required"]
+    del schema["properties"]["id"]
+    schema["description"] = "JSON merge patch (RFC 7386); null stands for the default."
+    return schema
+
+
+def _writable(cls: type[Object], plain: Schema) -> Schema:
+    schema = deepcopy(plain)
+    for name, trait in traits(cls).items():
+        if "read_only" in trait:
+            del schema["properties"][name]
+        elif "admin" in trait:
+            schema["properties"][name]["description"] = "administrators only"
+    schema["additionalProperties"] = False
+    return schema
+
+
+def _nullable(schema: Schema) -> Schema:
+    choices = schema.get("anyOf", [schema])
+    return schema if {"type": "null"} in choices else {"anyOf": [*choices, {"type": "null"}]}
+
+
+def _object(properties: Schema, optional: tuple[str, ...] = (), **more: Any) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [n for n in properties if n not in optional],
+        **more,
+    }
+
+
+def _array(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": _REF.format(name=name)}
+
+
+def _list(cls: type[Object]) -> Schema:
+    following = {
+        "anyOf": [{"type": "string"}, {"type": "null"}],
+        "description": "path of the next page; null on the last",
+    }
+    return _object({"items": _array(_ref(cls.__name__)), "next": following})
+
+
+def _system_status() -> Schema:
+    text: Schema = {"type": "string"}
+    counts = {"type": "object", "additionalProperties": {"type": "integer"}}
+    connection = _object({"connected": {"type": "boolean"}}, optional=("connected",))
+    hypervisor = _object(
+        {
+            "id": text, "name": text, "status": {"enum": list(get_args(Status))}, "status_reason": _array(text),
+            "tunnel_ip": {"anyOf": [text, {"type": "null"}]}, "ports": {"type": "integer"},
+            "ovsdb": connection, "openflow": connection,
+        }
+    )  # fmt: skip
+    return _object(
+        {
+            "healthy": {
+                "type": "boolean",
+                "description": "the store is there, nothing is degraded, and there are no warnings",
+            },
+            "store": _object({"ready": {"type": "boolean"}, "connected": {"type": "boolean"}}),
+            "hypervisors": _array(hypervisor),
+            "objects": {"type": "object", "additionalProperties": counts, "description": "kind -> status -> number"},
+            "warnings": _array(text),
+        }
+    )
+
+
+def _topology() -> Schema:
+    text: Schema = {"type": "string"}
+    node = _object({"key": text, "kind": text, "id": text, "name": text, "status": {"enum": list(get_args(Status))}})
+    link = _object({"source": text, "target": text, "relation": text})
+    return _object(
+        {
+            "directed": {"type": "boolean"}, "multigraph": {"type": "boolean"}, "graph": {"type": "object"},
+            "nodes": _array(node), "links": _array(link),
+        },
+        description='node-link form: networkx.node_link_graph(graph, name="key", edges="links") reads it',
+    )  # fmt: skip
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+
+def _problem(text: str) -> Schema:
+    return {"description": text, "content": {PROBLEM: {"schema": _ref("Problem")}}}
+
+
+def _responses(*statuses: int, **good: Schema) -> Schema:
+    errors = sorted({400, 401, 403, 406, *statuses})
+    found = {code.removeprefix("_"): response for code, response in good.items()}
+    return {**found, **{str(status): {"$ref": f"#/components/responses/{status}"} for status in errors}}
+
+
+def _good(text: str, schema: Schema, media: str = JSON, headers: Schema | None = None) -> Schema:
+    response: Schema = {"description": text, "content": {media: {"schema": schema}}}
+    return {**response, "headers": headers} if headers else response
+
+
+def _parameter(where: str, name: str, schema: Schema, text: str = "", required: bool = False) -> Schema:
+    parameter = {"in": where, "name": name, "required": required, "schema": schema}
+    return {**parameter, "description": text} if text else parameter
+
+
+_ETAG = {"ETag": {"schema": {"type": "string"}, "description": "the revision_number, for If-Match"}}
+_WAIT = _parameter(
+    "query", "wait", {"type": "number", "minimum": 0, "maximum": queries.MAX_WAIT, "default": 0},
+    "seconds to wait until the object is no longer BUILD",
+)  # fmt: skip
+_IF_MATCH = _parameter(
+    "header", "If-Match", {"type": "string", "examples": ['"3"']}, "ETag that the object must still have"
+)
+_IF_NONE_MATCH = _parameter("header", "If-None-Match", {"const": "*"}, "create only")
+
+
+def _paths(cls: type[Object]) -> Schema:
+    name, many = cls.__name__, f"/v1/{cls.COLLECTION}"
+    id = _parameter("path", "id", {"type": "string", "minLength": 1}, f"id of a {cls.KIND}", required=True)
+    one = _good("The object.", _ref(name), headers=_ETAG)
+    location = {"Location": {"schema": {"type": "string"}}, **_ETAG}
+    created = {"oneOf": [_ref(name), _array(_ref(name))]}
+    creation = {"oneOf": [_ref(f"{name}Create"), {**_array(_ref(f"{name}Create")), "minItems": 1, "maxItems": 1000}]}
+
+    def operation(
+        verb: str, summary: str, responses: Schema, *parameters: Schema, body: Schema | None = None
+    ) -> Schema:
+        found: Schema = {
+            "operationId": f"{verb}{name}",
+            "tags": [cls.COLLECTION],
+            "summary": summary,
+            "parameters": list(parameters),
+            "responses": responses,
+        }
+        return {**found, "requestBody": {"required": True, "content": body}} if body else found
+
+    return {
+        many: {
+            "get": operation(
+                "list", f"Objects of the kind {cls.KIND}, in pages",
+                _responses(_200=_good("A page.", _ref(f"{name}List"))), *_list_parameters(cls),
+            ),
+            "post": operation(
+                "create", f"Make a {cls.KIND}; or with an array several, all or none",
+                _responses(404, 409, 413, 415, 503, _201=_good("What was made.", created, headers=location)),
+                _WAIT, body={JSON: {"schema": creation}},
+            ),
+        },
+        f"{many}/{{id}}": {
+            "parameters": [id],
+            "get": operation("get", f"A {cls.KIND}", _responses(404, _200=one)),
+            "put": operation(
+                "put", f"Make a {cls.KIND} or replace it; idempotent",
+                _responses(404, 409, 412, 413, 415, 503, _200=one, _201=_good("It was made.", _ref(name), headers=location)),
+                _WAIT, _IF_MATCH, _IF_NONE_MATCH, body={JSON: {"schema": _ref(f"{name}Create")}},
+            ),
+            "patch": operation(
+                "patch", f"Change a {cls.KIND}", _responses(404, 409, 412, 413, 415, 503, _200=one), _WAIT, _IF_MATCH,
+                body={media: {"schema": _ref(f"{name}Update")} for media in ("application/merge-patch+json", JSON)},
+            ),
+            "delete": operation(
+                "delete", f"Delete a {cls.KIND} that nothing refers to",
+                _responses(404, 409, 412, 503, _204={"description": "It is gone."}), _WAIT, _IF_MATCH,
+            ),
+        },
+    }  # fmt: skip
+
+
+def _list_parameters(cls: type[Object]) -> list[Schema]:
+    _, components = msgspec.json.schema_components([cls], ref_template=_REF)
+    fields = components[cls.__name__]["properties"]
+    found = []
+    for name in queries.filters(cls):
+        schema: Schema = next((s for s in fields[name].get("anyOf", [fields[name]]) if s != {"type": "null"}), {})
+        kind = {key: schema[key] for key in ("type", "enum") if key in schema}
+        found.append(_parameter("query", name, {"type": "array", "items": kind}, "objects with any of these values"))
+    found.append(_parameter("query", "status", {"type": "array", "items": {"enum": list(get_args(Status))}}))
+    limit = {"type": "integer", "minimum": 1, "maximum": queries.MAX_LIMIT, "default": queries.DEFAULT_LIMIT}
+    found.append(_parameter("query", "limit", limit, "objects in a page"))
+    found.append(_parameter("query", "marker", {"type": "string"}, "where the page begins; take it from `next`"))
+    found.append(_parameter("query", "sort", {"enum": list(queries.SORTS), "default": "id"}))
+    return found
+
+
+def _system_paths() -> Schema:
+    def get(name: str, summary: str, good: Schema, *parameters: Schema, **more: Any) -> Schema:
+        return {
+            "get": {
+                "operationId": name, "tags": ["system"], "summary": summary, "parameters": list(parameters),
+                "responses": _responses(_200=good), **more,
+            }
+        }  # fmt: skip
+
+    kinds = _parameter("query", "kind", {"type": "array", "items": {"enum": list(KINDS)}}, "these kinds only")
+    ready = _object({"ready": {"type": "boolean"}})
+    health = get("health", "Whether requests can be served", _good("Yes.", ready), security=[])
+    health["get"]["responses"] = {"200": _good("Yes.", ready), "503": _good("Not yet.", ready)}
+    events = get(
+        "events",
+        "What changes, as server-sent events",
+        _good("The stream.", {"type": "string"}, "text/event-stream"),
+        kinds,
+    )
+    events["get"]["parameters"].append(_parameter("header", "Last-Event-ID", {"type": "string"}, "where to go on"))
+    events["get"]["responses"]["503"] = {"$ref": "#/components/responses/503"}
+    return {
+        "/healthz": health,
+        "/metrics": get(
+            "metrics", "Counters for Prometheus", _good("Text format 0.0.4.", {"type": "string"}, "text/plain")
+        ),
+        "/v1/openapi.json": get("openapi", "This document", _good("OpenAPI 3.1.", {"type": "object"})),
+        "/v1/status": get("status", "What is connected, realised, degraded", _good("The state.", _ref("SystemStatus"))),
+        "/v1/topology": get("topology", "The graph of objects", _good("Nodes and links.", _ref("Topology")), kinds),
+        "/v1/events": events,
+    }

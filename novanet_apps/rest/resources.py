@@ -1,0 +1,230 @@
+"""The objects of the intent store as REST resources; one code for every kind in ``topology.model.KINDS``."""
+
+from __future__ import annotations
+
+import heapq
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from webob import Response
+
+from novanet_apps.tokens import Token
+from topology.admission import Refused, Write
+from topology.model import KINDS, Object
+
+from . import queries
+from .bodies import read_json
+from .problems import Problem
+from .views import Views, scope, sliced, visible
+
+if TYPE_CHECKING:
+    from novanet_apps.core import Core
+
+    from .api import Call
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+MAX_BULK = 1000
+COLLECTIONS: dict[str, type[Object]] = {cls.COLLECTION: cls for cls in KINDS.values()}
+_ETAG = re.compile(r'"(\d{1,18})"\Z')
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(body=msgspec.json.encode(value), status=status, content_type=JSON, charset=None)
+
+
+class Resources:
+    """List, show, create, replace, patch and delete."""
+
+    def __init__(self, core: Core, views: Views, max_body: int) -> None:
+        self.core = core
+        self.views = views
+        self.max_body = max_body
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def page(self, call: Call) -> Response:
+        """GET /v1/{collection}."""
+        cls = self._kind(call)
+        query = queries.listing(call.request, cls)
+        project = scope(call.token)
+        found = heapq.nsmallest(
+            query.limit + 1, self._matching(cls, query, project), key=lambda obj: queries.sort_key(query.sort, obj)
+        )
+        shown = found[: query.limit]
+        following = queries.next_page(call.request, query, shown[-1]) if len(found) > len(shown) else None
+        return answer({"items": [self.views.show(cls.KIND, obj) for obj in sliced(shown)], "next": following})
+
+    def _matching(self, cls: type[Object], query: queries.Query, project: str | None) -> Iterator[Any]:
+        for obj in sliced(self._candidates(cls, query)):
+            if not visible(project, cls.KIND, obj):
+                continue
+            if query.after is not None and queries.sort_key(query.sort, obj) <= query.after:
+                continue
+            if any(getattr(obj, name) not in values for name, values in query.filters.items() if name not in _DERIVED):
+                continue
+            if query.filters.keys() & _DERIVED or query.status:
+                shown = self.views.show(cls.KIND, obj)
+                if any(shown[name] not in query.filters[name] for name in query.filters.keys() & _DERIVED):
+                    continue
+                if query.status and shown["status"] not in query.status:
+                    continue
+            yield obj
+
+    def _candidates(self, cls: type[Object], query: queries.Query) -> list[Any]:
+        """A superset of what matches, from the narrowest index."""
+        topology = self.core.topology
+        everything = topology.all(cls.KIND)
+        if "id" in query.filters:
+            ids = query.filters["id"]
+        elif cls.KIND in ("port", "subnet") and "network_id" in query.filters:
+            members = topology.ports_of if cls.KIND == "port" else topology.subnets_of
+            ids = {id for network in query.filters["network_id"] for id in members(network)}
+        else:
+            return list(everything.values())
+        return [everything[id] for id in ids if id in everything]
+
+    def show(self, call: Call) -> Response:
+        """GET /v1/{collection}/{id}."""
+        queries.parameters(call.request, ())
+        cls = self._kind(call)
+        return self._one(cls.KIND, self._existing(call, cls))
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def create(self, call: Call) -> Response:
+        """POST /v1/{collection}: one object, or an array of which all or none are made."""
+        cls, wait = self._kind(call), queries.waiting(call.request)
+        body = read_json(call.request, self.max_body, JSON)
+        if isinstance(body, list):
+            if not 1 <= len(body) <= MAX_BULK:
+                raise Problem(400, f"an array must have from 1 to {MAX_BULK} objects; this one has {len(body)}")
+            writes = [self._creation(call, cls, fields, f"[{n}]") for n, fields in enumerate(body)]
+            made = self._submit(cls, writes, wait)
+            return answer([self.views.show(cls.KIND, obj) for obj in sliced(made)], 201)
+        (obj,) = self._submit(cls, [self._creation(call, cls, body, "")], wait)
+        return self._made(cls, obj)
+
+    def _creation(self, call: Call, cls: type[Object], body: Any, where: str) -> Write:
+        fields = _fields(body, where)
+        id = fields.pop("id", None)
+        if id is not None and not isinstance(id, str):
+            raise Problem(400, "must be a UUID as a string", field=f"{where}.id".lstrip("."))
+        return Write("create", cls.KIND, id, fields, project=_writer(call.token))
+
+    def replace(self, call: Call) -> Response:
+        """PUT /v1/{collection}/{id}: creates or replaces."""
+        cls, wait = self._kind(call), queries.waiting(call.request)
+        id = call.path["id"]
+        fields = _fields(read_json(call.request, self.max_body, JSON), "")
+        if fields.pop("id", id) != id:
+            raise Problem(400, f"must be {id}, as in the path, or be left out", field="id")
+        before = self.core.topology.get(cls.KIND, id)
+        if before is not None and not visible(scope(call.token), cls.KIND, before):
+            raise _unknown(cls, id)
+        if before is not None and "*" in call.request.headers.get("If-None-Match", ""):
+            raise Problem(412, f"{cls.KIND} {id} exists already")
+        revision = self._if_match(call, cls, before)
+        (obj,) = self._submit(cls, [Write("replace", cls.KIND, id, fields, revision, _writer(call.token))], wait)
+        return self._made(cls, obj) if before is None else self._one(cls.KIND, obj)
+
+    def patch(self, call: Call) -> Response:
+        """PATCH /v1/{collection}/{id}: a JSON merge patch (RFC 7386)."""
+        cls, wait = self._kind(call), queries.waiting(call.request)
+        fields = _fields(read_json(call.request, self.max_body, MERGE_PATCH, JSON), "")
+        before = self._existing(call, cls)
+        if fields.pop("id", before.id) != before.id:
+            raise Problem(400, "cannot be changed", field="id")
+        revision = self._if_match(call, cls, before)
+        (obj,) = self._submit(cls, [Write("patch", cls.KIND, before.id, fields, revision, _writer(call.token))], wait)
+        return self._one(cls.KIND, obj)
+
+    def delete(self, call: Call) -> Response:
+        """DELETE /v1/{collection}/{id}."""
+        cls = self._kind(call)
+        queries.waiting(call.request)
+        before = self._existing(call, cls)
+        revision = self._if_match(call, cls, before)
+        write = Write("delete", cls.KIND, before.id, if_match=revision, project=_writer(call.token))
+        self._submit(cls, [write], 0)
+        response = Response(status=204)
+        del response.content_type
+        return response
+
+    def _submit(self, cls: type[Object], writes: list[Write], wait: float) -> list[Any]:
+        """What became of the writes, waiting until they are realised, ``wait`` seconds at most."""
+        try:
+            made = self.core.store.submit(writes)
+        except Refused as refused:
+            headers = {"Retry-After": "1"} if refused.status == 503 else {}
+            raise Problem(refused.status, refused.detail, field=refused.field, headers=headers) from None
+        deadline = time.monotonic() + wait
+        for obj in made if wait else ():
+            self.core.reconciler.settled(cls.KIND, obj.id, max(0.0, deadline - time.monotonic()))
+        return [obj and (self.core.topology.get(cls.KIND, obj.id) or obj) for obj in made]
+
+    # --- what a call is about ------------------------------------------------------------------------------------
+
+    def _kind(self, call: Call) -> type[Object]:
+        cls = COLLECTIONS.get(call.path["collection"])
+        if cls is None:
+            raise Problem(
+                404, f"there is no collection {call.path['collection']!r}; there are {', '.join(COLLECTIONS)}"
+            )
+        if not cls.TENANT and scope(call.token) is not None:
+            raise Problem(403, f"{cls.COLLECTION} are the administrator's; this token is confined to a project")
+        return cls
+
+    def _existing(self, call: Call, cls: type[Object]) -> Any:
+        obj = self.core.topology.get(cls.KIND, call.path["id"])
+        if obj is None or not visible(scope(call.token), cls.KIND, obj):
+            raise _unknown(cls, call.path["id"])
+        return obj
+
+    def _if_match(self, call: Call, cls: type[Object], before: Any) -> int | None:
+        """The revision that If-Match asks for (RFC 9110, section 13.1.1); the store compares it when it commits."""
+        header = call.request.headers.get("If-Match", "").strip()
+        if not header:
+            return None
+        if before is None:
+            raise Problem(412, f"there is no {cls.KIND} {call.path['id']}, so it does not match {header}")
+        if header == "*":
+            return None
+        revisions = {int(found[1]) for tag in header.split(",") if (found := _ETAG.match(tag.strip()))}
+        if before.revision_number not in revisions:
+            raise Problem(
+                412, f'the object has changed: it is "{before.revision_number}" now, not {header}; read it again'
+            )
+        return int(before.revision_number)
+
+    def _one(self, kind: str, obj: Any, status: int = 200) -> Response:
+        response = answer(self.views.show(kind, obj), status)
+        response.headers["ETag"] = f'"{obj.revision_number}"'
+        return response
+
+    def _made(self, cls: type[Object], obj: Any) -> Response:
+        response = self._one(cls.KIND, obj, 201)
+        response.headers["Location"] = f"/v1/{cls.COLLECTION}/{obj.id}"
+        return response
+
+
+_DERIVED = {"mtu", "ip_version"}
+"""Fields whose stored value may be None where a derived one is shown."""
+
+
+def _writer(token: Token) -> str | None:
+    return scope(token)
+
+
+def _fields(body: Any, where: str) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise Problem(400, "must be a JSON object", field=where)
+    return body
+
+
+def _unknown(cls: type[Object], id: str) -> Problem:
+    return Problem(404, f"there is no {cls.KIND} with id {id!r}")

@@ -1,0 +1,331 @@
+"""The HTTP server: eventlet's WSGI protocol behind an accept loop of our own.
+
+eventlet's loop ends when files run out, waits for idle clients when it is full, and lets a client take its time.
+Ours keeps going, closes the longest idle connection when others wait, gives every request head a deadline, and makes
+the TLS handshake in the connection's own greenlet.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import eventlet
+import eventlet.wsgi
+import msgspec
+from eventlet import greenio, sleep
+from eventlet.event import Event
+from eventlet.green import socket, ssl
+from eventlet.timeout import Timeout
+
+from novanet_apps.compat.errors import ConfigurationError
+from novanet_apps.compat.logs import Throttle
+
+from . import problems
+from .api import CLOSE
+from .counters import Counters
+
+LOG = logging.getLogger(__name__)
+
+BACKLOG = 4096
+HEAD_TIME = 10.0
+"""Seconds in which a connection has to be made (TLS) and its first request head sent."""
+IDLE_TIME = 75.0
+"""Seconds that a connection may be silent between two requests."""
+SOCKET_TIME = 30.0
+"""Seconds that one read of a body, or one write of an answer, may take."""
+BODY_TIME = 60.0
+"""Seconds in which a whole body has to arrive."""
+EVICTABLE = 1.0
+"""Seconds of silence after which a connection may be closed for others."""
+LINGER = 2.0
+"""Seconds in which the rest of a refused body is read and thrown away, so that the client gets the answer."""
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_GREETING = 16
+"""Connections accepted before others get their turn."""
+
+
+class Server(eventlet.wsgi.Server):
+    """One listening socket and its connections."""
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        address: tuple[str, int],
+        context: Any,
+        counters: Counters,
+        max_connections: int,
+    ) -> None:
+        """Listens. Raises ConfigurationError when the address cannot be had. ``context``: TLS, or None."""
+        scheme = "https" if context is not None else "http"
+        super().__init__(
+            _listen(address), address, application, environ={"wsgi.url_scheme": scheme, "wsgi.errors": _Errors()},
+            max_http_version="HTTP/1.1", protocol=Protocol, keepalive=IDLE_TIME, log_output=False, debug=False,
+            socket_timeout=SOCKET_TIME,
+        )  # fmt: skip
+        self.log = _Log()
+        self.address = self.socket.getsockname()[:2]
+        self.context = context
+        self.counters = counters
+        self.complaints = Throttle(LOG)
+        self._max = max_connections
+        self._connections: set[Any] = set()
+        self._idle: dict[Any, float] = {}
+        """Sockets that wait for a request, longest first, with the time since when."""
+        self._room = Event()
+        self._loop: Any = None
+        host, port = self.address
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    def start(self) -> None:
+        """Serve, in greenlets of its own."""
+        self._loop = eventlet.spawn(self._accept_all)
+
+    def stop(self) -> None:
+        """Close the listening socket and every connection."""
+        if self._loop is not None:
+            self._loop.kill()
+        self.socket.close()
+        for connection in list(self._connections):
+            greenio.shutdown_safe(connection)
+
+    # --- connections ---------------------------------------------------------------------------------------------
+
+    def _accept_all(self) -> None:
+        accepted = 0
+        while True:
+            self._make_room()
+            try:
+                client, address = self.socket.accept()
+            except OSError as problem:
+                if problem.errno in _OUT_OF_FILES:
+                    self.complaints.warning(
+                        "REST: no connection can be accepted: %s; raise the limit of open files", problem
+                    )
+                    self._evict(1)
+                sleep(0.05)
+                continue
+            self.counters.accepted += 1
+            self._connections.add(client)
+            self.counters.connections = len(self._connections)
+            eventlet.spawn_n(self._serve, client, address)
+            accepted += 1
+            if accepted % _GREETING == 0:
+                sleep(0)
+
+    def _make_room(self) -> None:
+        while len(self._connections) >= self._max:
+            self._evict(len(self._connections) - self._max + 1)
+            self._room = Event()
+            with Timeout(EVICTABLE / 4, False):
+                self._room.wait()
+
+    def _evict(self, count: int) -> None:
+        """Close up to ``count`` connections, those that have been silent for longest."""
+        silent_since = time.monotonic() - EVICTABLE
+        chosen = [client for client, since in list(self._idle.items())[:count] if since <= silent_since]
+        for client in chosen:
+            del self._idle[client]
+            self.counters.evicted += 1
+            greenio.shutdown_safe(client)
+        if chosen:
+            self.complaints.warning("REST: %d idle connections were closed for others that wait", len(chosen))
+
+    def _serve(self, client: Any, address: Any) -> None:
+        connection = client
+        try:
+            self.idle(client)
+            client.settimeout(SOCKET_TIME)
+            if self.context is not None:
+                connection = self._handshake(client)
+            self.protocol([address, connection, eventlet.wsgi.STATE_IDLE, client], self)
+        except (ssl.SSLError, EOFError) as problem:
+            self.complaints.warning("REST: no TLS with %s: %s", address[0], problem)
+        except (Timeout, TimeoutError):
+            self.counters.timeouts += 1
+            LOG.debug("REST: %s was too slow", address[0])
+        except OSError as problem:
+            LOG.debug("REST: connection of %s ended: %s", address[0], problem)
+        except Exception:
+            LOG.exception("REST: connection of %s failed", address[0])
+        finally:
+            self._idle.pop(client, None)
+            self._connections.discard(client)
+            self.counters.connections = len(self._connections)
+            greenio.shutdown_safe(connection)
+            connection.close()
+            client.close()
+            if not self._room.ready():
+                self._room.send()
+
+    def _handshake(self, client: Any) -> Any:
+        with Timeout(HEAD_TIME):
+            connection = self.context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+            connection.settimeout(SOCKET_TIME)
+            connection.do_handshake()
+            return connection
+
+    def idle(self, client: Any) -> None:
+        """The connection waits for a request."""
+        self._idle[client] = time.monotonic()
+
+    def busy(self, client: Any) -> None:
+        """The connection has sent a request."""
+        self._idle.pop(client, None)
+
+
+class Protocol(eventlet.wsgi.HttpProtocol):
+    """One connection: HTTP/1.1 with deadlines, and problems where it is spoken wrongly."""
+
+    rbufsize = 4096
+    wbufsize = 4096
+    close_connection: bool
+    linger = False
+
+    def handle_one_request(self) -> None:
+        """Read a request and answer it."""
+        self.server.idle(self.conn_state[3])
+        super().handle_one_request()
+
+    def _read_request_line(self) -> bytes:
+        first = self.conn_state[2] == eventlet.wsgi.STATE_IDLE and not getattr(self, "requestline", None)
+        with Timeout(HEAD_TIME if first else IDLE_TIME):
+            line: bytes = super()._read_request_line()
+        if len(line) < self.server.url_length_limit:
+            return line
+        self.send_error(414, f"a request line has less than {self.server.url_length_limit} bytes")
+        return b""
+
+    def parse_request(self) -> bool:
+        """The head of a request; whether it is one."""
+        try:
+            with Timeout(HEAD_TIME):
+                if not super().parse_request():
+                    return False
+        except (eventlet.wsgi.HeaderLineTooLong, eventlet.wsgi.HeadersTooLarge):
+            self.send_error(431, "a header has at most 8190 bytes, and all together 64 KiB")
+            return False
+        code, wrong = _framing(self.headers)
+        if wrong:
+            self.send_error(code, wrong)
+        return not wrong
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is wrong with the HTTP itself, as a problem; ends the connection."""
+        detail = message or problems.title(code)
+        problem = problems.Problem(code, detail)
+        body = msgspec.json.encode(problems.document(problem, ""))
+        head = f"HTTP/1.1 {code} {problems.title(code)}\r\nContent-Type: {problems.CONTENT_TYPE}\r\n"
+        self.wfile.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        self.close_connection = True
+        self.linger = True
+        self.server.counters.requests["other", code] += 1
+        self.server.complaints.warning("REST: %s sent no proper HTTP: %s", self.client_address[0], detail[:200])
+
+    def get_environ(self) -> dict[str, Any]:
+        """The WSGI environment; from here on the connection is at work."""
+        self.server.busy(self.conn_state[3])
+        environ: dict[str, Any] = super().get_environ()
+        environ[CLOSE] = self._end
+        environ["eventlet.input"].rfile = _BoundedLines(self.rfile)
+        environ["wsgi.input"] = _Deadline(environ["eventlet.input"])
+        return environ
+
+    def _end(self) -> None:
+        self.close_connection = self.linger = True
+
+    def finish(self) -> None:
+        """Close; but not before a client that still sends has had the time to read why that is in vain."""
+        try:
+            self.wfile.flush()
+            if self.linger:
+                self._drain()
+        except (OSError, ValueError):
+            pass  # the client has gone
+        super().finish()
+
+    def _drain(self) -> None:
+        self.connection.shutdown(socket.SHUT_WR)
+        with Timeout(LINGER, False):
+            while self.connection.recv(65536):
+                pass
+
+
+def _framing(headers: Any) -> tuple[int, str]:
+    """What is wrong with how long the body says it is (RFC 9112, section 6), and the status for that."""
+    lengths, codings = headers.get_all("Content-Length", ()), headers.get_all("Transfer-Encoding", ())
+    if len(lengths) + len(codings) > 1:
+        return 400, "Content-Length or Transfer-Encoding is given once, and not both"
+    if codings and codings[0].strip().lower() != "chunked":
+        return 501, f"the transfer coding {codings[0]!r} is not known; send Content-Length, or chunked"
+    if lengths and not (lengths[0].isascii() and lengths[0].isdigit() and len(lengths[0]) < 19):
+        return 400, f"Content-Length must be a number, not {lengths[0][:40]!r}"
+    return 200, ""
+
+
+class _BoundedLines:
+    """A file whose lines, those that announce chunks, are not longer than is sensible."""
+
+    def __init__(self, file: Any) -> None:
+        self.read = file.read
+        self._readline = file.readline
+
+    def readline(self, size: int = -1) -> bytes:
+        """As of a file. Raises OSError."""
+        line: bytes = self._readline(size if size >= 0 else eventlet.wsgi.MAX_HEADER_LINE)
+        if len(line) >= eventlet.wsgi.MAX_HEADER_LINE:
+            raise OSError("a chunk's head is too long")
+        return line
+
+
+class _Deadline:
+    """A body that has to arrive within BODY_TIME seconds of its first read."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._end: float | None = None
+
+    def read(self, size: int | None = None) -> bytes:
+        """As of a file. Raises OSError when it took too long."""
+        now = time.monotonic()
+        self._end = self._end or now + BODY_TIME
+        with Timeout(max(0.0, self._end - now), OSError(f"it took more than {BODY_TIME:.0f} seconds")):
+            data: bytes = self._body.read(size)
+        return data
+
+
+class _Log(eventlet.wsgi.LoggerNull):
+    """What eventlet has to say: mostly that clients went away."""
+
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log it, for whoever looks for it."""
+        LOG.debug("%s", msg)
+
+
+class _Errors:
+    """``wsgi.errors``, as log lines."""
+
+    def write(self, text: str) -> None:
+        """Log it."""
+        LOG.warning("%s", text.rstrip())
+
+    def writelines(self, lines: list[str]) -> None:
+        """Log them."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _listen(address: tuple[str, int]) -> Any:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        return eventlet.listen(address, family, backlog=BACKLOG)
+    except OSError as problem:
+        raise ConfigurationError(
+            f"rest_listen={address[0]}:{address[1]} cannot be had: {problem.strerror}; another program has it, or the"
+            " address is not of this machine"
+        ) from None

@@ -1,0 +1,100 @@
+"""Notices when an object's status changes, while somebody is watching.
+
+Status follows from much: what was compiled, confirmed, plugged and connected. Objects that a change touched are looked
+at until they are no longer BUILD; hypervisors always, and with a hypervisor's status that of everything on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from eventlet import sleep, spawn
+
+from topology.changes import Change
+from topology.model import KINDS, Object
+
+from .views import sliced
+
+if TYPE_CHECKING:
+    from novanet_apps.core import Core
+
+LOG = logging.getLogger(__name__)
+PERIOD = 0.25
+"""Seconds between two looks."""
+Node = tuple[str, str]
+_MEANS = {"vif": "port", "location": "port", "bridge": "hypervisor", "presence": "network", "membership": "network"}
+"""Changes of these kinds may change the status of the object of that kind."""
+
+
+class StatusFeed:
+    """Calls ``tell(kind, object)`` when a status, or the reason for it, is another than it was."""
+
+    def __init__(self, core: Core, tell: Callable[[str, Object], None]) -> None:
+        self._core = core
+        self._tell = tell
+        self._last: dict[Node, tuple[str, list[str]]] = {}
+        self._open: dict[Node, None] = {}
+        self._wanted = False
+        self._running = False
+
+    def touch(self, changes: list[Change]) -> None:
+        """Look at what the changes concern, from the next look on."""
+        for change in changes:
+            kind = _MEANS.get(change.kind, change.kind)
+            if kind in KINDS:
+                self._open[kind, change.id] = None
+            if change.kind == kind and change.new is None:
+                self._last.pop((kind, change.id), None)
+
+    def start(self) -> None:
+        """Look until ``stop`` is called; everything is told that happens from now on."""
+        self._wanted = True
+        if not self._running:
+            self._running = True
+            spawn(self._run)
+
+    def _run(self) -> None:
+        try:
+            while self._wanted:
+                sleep(PERIOD)
+                self._look()
+        except Exception:
+            LOG.exception("status changes are no longer told to clients of /v1/events")
+        finally:
+            self._running = False
+            self._last.clear()
+            self._open.clear()
+
+    def stop(self) -> None:
+        """Nobody is watching any more."""
+        self._wanted = False
+
+    def _look(self) -> None:
+        for id in sliced(list(self._core.topology.all("hypervisor"))):
+            before = self._last.get(("hypervisor", id))
+            if self._look_at("hypervisor", id) and before is not None:
+                for kind, members in (
+                    ("port", self._core.topology.ports_on(id)), ("network", self._core.topology.networks_on(id)),
+                ):  # fmt: skip
+                    self._open.update({(kind, member): None for member in members})
+        for kind, id in sliced(list(self._open)):
+            self._look_at(kind, id)
+
+    def _look_at(self, kind: str, id: str) -> bool:
+        """Whether the status is another than before."""
+        obj = self._core.topology.get(kind, id)
+        if obj is None:
+            self._open.pop((kind, id), None)
+            return False
+        now = (self._core.reconciler.status(kind, id), self._core.reconciler.why(kind, id))
+        if now[0] != "BUILD":
+            self._open.pop((kind, id), None)
+        if self._last.get((kind, id)) == now:
+            return False
+        known = (kind, id) in self._last
+        self._last[kind, id] = now
+        if known or kind != "hypervisor":
+            self._tell(kind, obj)
+        return True

@@ -1,0 +1,137 @@
+"""How objects are shown, and to whom."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from eventlet import sleep
+
+from novanet_apps.tokens import Token
+from topology.model import KINDS, Network, Object, Subnet, encode
+
+if TYPE_CHECKING:
+    from novanet_apps.core import Core
+
+T = TypeVar("T")
+SLICE = 0.008
+"""Seconds of work between two looks at the event loop."""
+
+
+def sliced(items: Iterable[T]) -> Iterator[T]:
+    """The items, letting other greenlets run in between. ``items`` must not change meanwhile: give a copy."""
+    end = time.monotonic() + SLICE
+    for item in items:
+        if time.monotonic() > end:
+            sleep(0)
+            end = time.monotonic() + SLICE
+        yield item
+
+
+def scope(token: Token) -> str | None:
+    """The project that a token is confined to; None when it sees everything."""
+    return token.project_id if token.role != "admin" else None
+
+
+def visible(project: str | None, kind: str, obj: Object) -> bool:
+    """Whether an object may be seen from within ``project`` (None: from everywhere)."""
+    return project is None or (KINDS[kind].TENANT and obj.project_id == project)
+
+
+class Views:
+    """Objects as JSON, with what is derived when they are shown."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._census: dict[str | None, tuple[float, dict[str, dict[str, int]]]] = {}
+
+    def show(self, kind: str, obj: Any) -> dict[str, Any]:
+        """What is stored, what follows from it, and how far it is realised."""
+        shown = encode(obj)
+        match obj:
+            case Network():
+                shown["mtu"] = self.core.reconciler.network_mtu(obj)
+            case Subnet():
+                shown["ip_version"] = 6 if ":" in obj.cidr else 4
+        shown["status"] = self.core.reconciler.status(kind, obj.id)
+        shown["status_reason"] = self.core.reconciler.why(kind, obj.id)
+        return shown
+
+    # --- the whole -----------------------------------------------------------------------------------------------
+
+    def status(self, project: str | None) -> dict[str, Any]:
+        """What is connected, realised and degraded, as far as ``project`` may know."""
+        everything = project is None
+        census = self.census(project)
+        hypervisors = [self._hypervisor(obj) for obj in sliced(self._all("hypervisor"))] if everything else []
+        warnings = list(self.core.reconciler.warnings()) if everything else []
+        bad = any(count.get(state) for count in census.values() for state in ("DEGRADED", "ERROR"))
+        store = self.core.store.state()
+        return {
+            "healthy": bool(store["ready"] and store["connected"] and not bad and not warnings),
+            "store": store if everything else {name: store[name] for name in ("ready", "connected")},
+            "hypervisors": sorted(hypervisors, key=lambda shown: (shown["name"], shown["id"])),
+            "objects": census,
+            "warnings": warnings,
+        }
+
+    def census(self, project: str | None) -> dict[str, dict[str, int]]:
+        """How many objects of each kind have which status. To count takes at most a tenth of the time: when it is
+        asked more often, the answer is up to ten times as old as the last count took."""
+        now = time.monotonic()
+        until, counts = self._census.get(project, (0.0, {}))
+        if now < until:
+            return counts
+        counts = {}
+        for kind, cls in KINDS.items():
+            if project is None or cls.TENANT:
+                found = (obj for obj in sliced(self._all(kind)) if visible(project, kind, obj))
+                counts[kind] = dict(Counter(self.core.reconciler.status(kind, obj.id) for obj in found))
+        took = time.monotonic() - now
+        if len(self._census) > 1000:
+            self._census.clear()
+        self._census[project] = (time.monotonic() + 9 * took if took > SLICE else 0.0, counts)
+        return counts
+
+    def _hypervisor(self, obj: Any) -> dict[str, Any]:
+        return {
+            "id": obj.id,
+            "name": obj.name,
+            "status": self.core.reconciler.status("hypervisor", obj.id),
+            "status_reason": self.core.reconciler.why("hypervisor", obj.id),
+            "tunnel_ip": obj.tunnel_ip,
+            "ports": len(self.core.topology.ports_on(obj.id)),
+            "ovsdb": dict(self.core.hypervisors.state(obj.id)),
+            "openflow": dict(self.core.engine.state(obj.id)),
+        }
+
+    def graph(self, project: str | None, kinds: Iterable[str]) -> dict[str, Any]:
+        """The topology in node-link form: ``networkx.node_link_graph(graph, name="key", edges="links")`` reads it.
+
+        Links lead from an object to the one it refers to; ``relation`` is the field, or ``located_on`` for a port
+        and its hypervisor.
+        """
+        topology = self.core.topology
+        objects = [(kind, obj) for kind in kinds for obj in self._all(kind) if visible(project, kind, obj)]
+        keys = {(kind, obj.id) for kind, obj in objects}
+        nodes, links = [], []
+        for kind, obj in sliced(objects):
+            node = (kind, obj.id)
+            status = self.core.reconciler.status(kind, obj.id)
+            nodes.append({"key": "/".join(node), "kind": kind, "id": obj.id, "name": obj.name, "status": status})
+            found = list(topology.graph.out_edges(node, keys=True)) if node in topology.graph else []
+            found += [(node, ("hypervisor", here), "located_on")] if (here := self._location(kind, obj.id)) else []
+            links += [
+                {"source": "/".join(source), "target": "/".join(target), "relation": relation}
+                for source, target, relation in found
+                if target in keys
+            ]
+        return {"directed": True, "multigraph": True, "graph": {}, "nodes": nodes, "links": links}
+
+    def _location(self, kind: str, id: str) -> str | None:
+        return self.core.topology.location(id) if kind == "port" else None
+
+    def _all(self, kind: str) -> list[Any]:
+        return list(self.core.topology.all(kind).values())

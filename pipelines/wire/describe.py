@@ -1,0 +1,114 @@
+"""Flows and groups in a line that people read, in the manner of ovs-ofctl(8), with NovaNet's names.
+
+    table=2(port_security), priority=100, in_port_key(reg1)=0x5, eth_src=02:00:00:00:00:01 actions=goto:4(services)
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+from pipelines import fields as f
+from pipelines.flow import CONTROLLER, IN_PORT_RESERVED, LOCAL, Copy
+from pipelines.tables import PIPELINE
+
+from .decode import Instructions, Output, Resubmit, Set, Step, ToGroup, ToMeter, buckets, instructions, match_values
+from .flows import COOKIE, INSTRUCTIONS, TLVS
+from .groups import KINDS
+from .openflow import OF15
+
+_PORTS = {IN_PORT_RESERVED: "in_port", CONTROLLER: "controller", LOCAL: "local"}
+_KINDS = {number: kind for kind, number in KINDS.items()}
+_SAME_IN_PORT = 0xFFF8
+
+
+def describe(key: bytes, body: bytes | None = None) -> str:
+    """A flow, or of a key alone, what it matches. Raises ValueError when the bytes are cut off."""
+    if len(key) < TLVS:
+        raise ValueError(f"flow key {key.hex()} is cut off")
+    matched = [f"table={_table(key[0])}", f"priority={int.from_bytes(key[1:3], 'big')}"]
+    matched += [_assignment(field, value, mask) for field, (value, mask) in match_values(key[TLVS:]).items()]
+    if body is None:
+        return ", ".join(matched)
+    if len(body) < INSTRUCTIONS:
+        raise ValueError(f"flow body {body.hex()} is cut off")
+    idle, hard = int.from_bytes(body[8:10], "big"), int.from_bytes(body[10:12], "big")
+    timeouts = [f"idle_timeout={idle}"] * bool(idle) + [f"hard_timeout={hard}"] * bool(hard)
+    head = [f"cookie=0x{body[:COOKIE].hex()}", *timeouts, *matched]
+    return f"{', '.join(head)} actions={_actions(instructions(body[INSTRUCTIONS:]))}"
+
+
+def describe_group(id: int, body: bytes, version: int) -> str:
+    """A group in a line. Raises ValueError when the bytes are cut off."""
+    if len(body) < 3:
+        raise ValueError(f"group body {body.hex()} is cut off")
+    each = [
+        f"bucket={f'weight:{weight},' if weight else ''}{','.join(map(_step, steps)) or 'drop'}"
+        for weight, steps in buckets(body, version < OF15)
+    ]
+    return ", ".join([f"group={id:#x}", f"type={_KINDS.get(body[0], body[0])}", *each])
+
+
+def _actions(done: Instructions) -> str:
+    words = [] if done.meter is None else [f"meter:{done.meter}"]
+    words += map(_step, done.actions)
+    words += [f"unknown:{part.raw.hex()}" for part in done.other]
+    if done.metadata is not None:
+        words.append(_assignment(f.METADATA, *done.metadata, arrow=":"))
+    if done.goto is not None:
+        words.append(f"goto:{_table(done.goto)}")
+    return ",".join(words) or "drop"
+
+
+def _step(step: Step) -> str:
+    match step:
+        case Output(port):
+            return f"output:{_PORTS.get(port, port)}"
+        case ToGroup(id):
+            return f"group:{id:#x}"
+        case ToMeter(id):
+            return f"meter:{id}"
+        case Set(field, value, mask):
+            return f"set:{_assignment(field, value, mask)}"
+        case Copy(source, source_offset, target, target_offset, width):
+            return f"copy:{_bits(source, source_offset, width)}->{_bits(target, target_offset, width)}"
+        case Resubmit(table, in_port):
+            return f"resubmit({'' if in_port == _SAME_IN_PORT else in_port},{_table(table)})"
+        case _:
+            return f"unknown:{step.raw.hex()}"
+
+
+def _table(number: int) -> str:
+    return f"{number}({PIPELINE[number].name})" if number < len(PIPELINE) else str(number)
+
+
+def _name(field: f.Field) -> str:
+    purpose = f.PURPOSES.get((field.oxm_class, field.field))
+    return f"{purpose}({field.name})" if purpose else field.name
+
+
+def _bits(field: f.Field, offset: int, width: int) -> str:
+    whole = offset == 0 and width == 8 * field.size
+    return _name(field) if whole else f"{_name(field)}[{offset}..{offset + width - 1}]"
+
+
+def _assignment(field: f.Field, value: int, mask: int, arrow: str = "=") -> str:
+    shown = _value(field, value)
+    return f"{_name(field)}{arrow}{shown}" if mask == field.ones else f"{_name(field)}{arrow}{shown}/{_value(field, mask)}"
+
+
+_IPV4 = {f.IPV4_SRC, f.IPV4_DST, f.ARP_SPA, f.ARP_TPA, f.TUN_SRC, f.TUN_DST}
+_IPV6 = {f.IPV6_SRC, f.IPV6_DST, f.ND_TARGET, f.TUN_IPV6_SRC, f.TUN_IPV6_DST}
+_MAC = {f.ETH_SRC, f.ETH_DST, f.ARP_SHA, f.ARP_THA, f.ND_SLL, f.ND_TLL}
+_DECIMAL = {
+    f.IN_PORT, f.IP_PROTO, f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.ARP_OP, f.ICMPV6_TYPE, f.ICMPV6_CODE, f.IP_TTL,
+}  # fmt: skip
+
+
+def _value(field: f.Field, value: int) -> str:
+    if field in _MAC:
+        return value.to_bytes(6, "big").hex(":")
+    if field in _IPV4:
+        return str(IPv4Address(value))
+    if field in _IPV6:
+        return str(IPv6Address(value))
+    return str(value) if field in _DECIMAL else f"{value:#x}"

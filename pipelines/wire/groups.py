@@ -1,0 +1,87 @@
+"""Groups and meters as bytes: what identifies them is their number, the rest is a body.
+
+    group body  type (1), length of the buckets (2), buckets, properties (OpenFlow 1.5)
+    meter body  flags (2), bands
+
+Both are cut from OFPT_GROUP_MOD and OFPT_METER_MOD so that what a switch describes has the bytes that were sent.
+"""
+
+from __future__ import annotations
+
+from struct import Struct, error
+
+from pipelines.flow import Bucket, Group, Meter
+
+from .actions import encode_actions
+from .openflow import ANY, LONGEST, OF15, Command, Type, message
+
+KINDS = {"all": 0, "select": 1, "indirect": 2}
+"""Types of groups (OFPGT_*)."""
+
+ALL_BUCKETS = 0xFFFFFFFF
+"""OFPG_BUCKET_ALL: the command concerns the whole group."""
+
+_BUCKET = Struct(">HHIIxxxx")
+_BUCKET_15 = Struct(">HHI")
+_WEIGHT_15 = Struct(">HHHxx")
+_GROUP_MOD = Struct(">HBxI")
+_GROUP_MOD_15 = Struct(">HBxIHxxI")
+
+KBPS, PACKETS, BURST = 1, 2, 4
+"""Flags of a meter (OFPMF_*)."""
+_BAND = Struct(">HHIIxxxx")
+
+
+def encode_group(group: Group, version: int) -> bytes:
+    """The group's body. Raises ValueError for an unknown kind, or when it is too long for one message."""
+    if group.kind not in KINDS:
+        raise ValueError(f"group {group.id}: kind {group.kind!r} is none of {', '.join(KINDS)}")
+    select = group.kind == "select"
+    buckets = b"".join([_encode_bucket(n, bucket, select, version) for n, bucket in enumerate(group.buckets)])
+    if len(buckets) > LONGEST - 64:
+        raise ValueError(f"group {group.id}: its {len(group.buckets)} buckets are too long for one OpenFlow message")
+    return bytes([KINDS[group.kind]]) + len(buckets).to_bytes(2, "big") + buckets
+
+
+def _encode_bucket(number: int, bucket: Bucket, select: bool, version: int) -> bytes:
+    """A bucket; only those of a select group have a weight."""
+    actions = encode_actions(bucket.actions, version)
+    if version < OF15:
+        return _BUCKET.pack(16 + len(actions), bucket.weight if select else 0, ANY, ANY) + actions
+    weight = _WEIGHT_15.pack(0, 8, bucket.weight) if select else b""
+    return _BUCKET_15.pack(8 + len(actions) + len(weight), len(actions), number) + actions + weight
+
+
+def group_put(command: Command, id: int, body: bytes, version: int, xid: int) -> bytes:
+    """A group-mod that adds or modifies a group."""
+    kind, length = body[0], int.from_bytes(body[1:3], "big")
+    if version < OF15:
+        return message(version, Type.GROUP_MOD, xid, _GROUP_MOD.pack(command, kind, id) + body[3:])
+    return message(version, Type.GROUP_MOD, xid, _GROUP_MOD_15.pack(command, kind, id, length, ALL_BUCKETS) + body[3:])
+
+
+def group_delete(id: int, version: int, xid: int) -> bytes:
+    """A group-mod that deletes a group; the switch takes flows that still use it along. No error when it is gone."""
+    return group_put(Command.DELETE, id, bytes(3), version, xid)
+
+
+def encode_meter(meter: Meter) -> bytes:
+    """The meter's body, the same in every version. Raises ValueError when a number is out of its range.
+
+    A burst of 0 leaves it to the switch, which takes as much as the rate is.
+    """
+    flags = (PACKETS if meter.packets else KBPS) | (BURST if meter.burst else 0)
+    try:
+        return flags.to_bytes(2, "big") + _BAND.pack(1, 16, meter.rate, meter.burst or meter.rate)
+    except error as wrong:
+        raise ValueError(f"{meter}: {wrong}") from wrong
+
+
+def meter_put(command: Command, id: int, body: bytes, version: int, xid: int) -> bytes:
+    """A meter-mod that adds or modifies a meter."""
+    return message(version, Type.METER_MOD, xid, command.to_bytes(2, "big") + body[:2] + id.to_bytes(4, "big") + body[2:])
+
+
+def meter_delete(id: int, version: int, xid: int) -> bytes:
+    """A meter-mod that deletes a meter; the switch takes flows that still use it along. No error when it is gone."""
+    return meter_put(Command.DELETE, id, bytes(2), version, xid)

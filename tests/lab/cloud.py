@@ -1,0 +1,103 @@
+"""A lab with a controller, and the few verbs that tests speak: a network, a VM in it, wait."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tools.lab import VM, Controller, Lab
+
+T = TypeVar("T")
+
+
+def until(what: str, condition: Callable[[], T], timeout: float = 20.0, interval: float = 0.05) -> T:
+    """Poll until the condition holds and return it; AssertionError that says what did not come true."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what}: not within {timeout} s (last: {value!r})"
+        time.sleep(interval)
+
+
+class Cloud:
+    """Hypervisors, a controller, and what was asked of it over REST."""
+
+    def __init__(self, hypervisors: int = 3, *, mesh: dict[str, Any] | None = None, **lab: Any) -> None:
+        self.lab = Lab(hypervisors, **lab)
+        self.mesh = mesh or {}
+        self._names = itertools.count(1)
+
+    def __enter__(self) -> Cloud:
+        self.lab.__enter__()
+        try:
+            self.controller = Controller(self.lab)
+            self.controller.start()
+            self.controller.wait_ready()
+            self.api = self.controller.api
+            if self.mesh:
+                mesh = self.api.get("/v1/tunnel-meshes")["items"][0]
+                self.api.patch(f"/v1/tunnel-meshes/{mesh['id']}", self.mesh)
+            self.lab.deploy(self.controller)
+            for hypervisor in self.hypervisors():
+                self.wait_active("hypervisors", hypervisor["id"])
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            if hasattr(self, "controller"):
+                self.controller.terminate()
+        finally:
+            self.lab.__exit__(None, None, None)
+
+    def hypervisors(self) -> list[dict[str, Any]]:
+        return self.api.get("/v1/hypervisors")["items"]
+
+    def network(self, *cidrs: str, **fields: Any) -> dict[str, Any]:
+        """A network with a subnet for each cidr; the subnets stand under ``subnets``."""
+        network = self.api.post("/v1/networks", {"name": f"net{next(self._names)}", **fields})
+        network["subnets"] = [
+            self.api.post("/v1/subnets", {"network_id": network["id"], "cidr": cidr}) for cidr in cidrs
+        ]
+        return network
+
+    def port(self, network: dict[str, Any], *ips: str, **fields: Any) -> dict[str, Any]:
+        """A port; with an address from every subnet of the network unless ``ips`` are given."""
+        fixed = [{"ip_address": ip} for ip in ips] or [{"subnet_id": subnet["id"]} for subnet in network["subnets"]]
+        return self.api.post("/v1/ports", {"network_id": network["id"], "fixed_ips": fixed, **fields})
+
+    def vm(self, network: dict[str, Any], hypervisor: int, *ips: str, **fields: Any) -> VM:
+        """A VM with a port of the network, plugged and ready; ``vm.port`` is the port, ``vm.ip`` its first address."""
+        port = self.port(network, *ips, **fields)
+        return self.plug(network, port, hypervisor)
+
+    def plug(self, network: dict[str, Any], port: dict[str, Any], hypervisor: int) -> VM:
+        lengths = {subnet["id"]: int(subnet["cidr"].split("/")[1]) for subnet in network["subnets"]}
+        addresses = [(fixed["ip_address"], lengths[fixed["subnet_id"]]) for fixed in port["fixed_ips"]]
+        mtu = self.api.get(f"/v1/networks/{network['id']}")["mtu"]
+        vm = self.lab.hypervisors[hypervisor].plug(port["id"], port["mac_address"], addresses, mtu=mtu)
+        vm.port = port
+        vm.ip = next((ip for ip, _ in addresses if ":" not in ip), None)
+        vm.ip6 = next((ip for ip, _ in addresses if ":" in ip), None)
+        self.wait_active("ports", port["id"])
+        return vm
+
+    def wait_active(self, collection: str, id: str) -> dict[str, Any]:
+        def active() -> dict[str, Any] | None:
+            shown = self.api.get(f"/v1/{collection}/{id}")
+            return shown if shown["status"] == "ACTIVE" else None
+
+        return until(f"{collection} {id} ACTIVE", active)
+
+    def counter(self, name: str) -> float:
+        """The sum of a metric's values at /metrics."""
+        text = self.controller.metrics()
+        values = [float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
+        assert values, f"no metric {name}"
+        return sum(values)

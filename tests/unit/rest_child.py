@@ -1,0 +1,156 @@
+"""A REST server of its own process, over a real topology and real admission, with everything else of the core played.
+
+``python -m tests.unit.rest_child STATE_DIR [option=value …]`` writes one JSON line with its URL and then serves until its
+standard input ends. How far an object is realised is what its description says: ``status=DEGRADED``, else ACTIVE;
+``status=BUILD for 0.3`` becomes ACTIVE by itself. Lines on standard input are Python expressions, evaluated with
+``core``; their values come back as JSON lines.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import eventlet
+
+eventlet.monkey_patch()
+
+import json
+import logging
+import random
+import re
+import time
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from eventlet import tpool
+
+from novanet_apps.compat import logs
+from novanet_apps.rest import Server, Settings, open_tokens
+from novanet_apps.rest.api import Api
+from novanet_apps.tokens import TokenFile
+from topology.admission import Allocator, Draft, Refused, Write, admit
+from topology.changes import Edit
+from topology.graph import Topology
+from topology.model import Network, TunnelMesh
+from topology.mtu import max_mtu
+
+MESH = "00000000-0000-4000-8000-000000000001"
+
+
+class Store:
+    """Admits writes and puts them into the graph at once."""
+
+    def __init__(self, core: ChildCore) -> None:
+        self.core = core
+        self.ready = True
+        self.fail: str = ""
+        self._allocator = Allocator(random.Random(1))
+
+    def state(self) -> dict[str, Any]:
+        return {"ready": self.ready, "connected": True, "error": ""}
+
+    def submit(self, writes: list[Write], wait: bool = True) -> list[Any]:
+        if self.fail:
+            raise RuntimeError(self.fail)
+        if not self.ready:
+            raise Refused(503, "", "the intent store is not ready: connecting")
+        draft = Draft(self.core.topology)
+        made = []
+        for write in writes:
+            edit = admit(draft, write, self._allocator, str(uuid.uuid4()))
+            draft.stage(edit)
+            made.append(edit.value)
+        eventlet.sleep(0)
+        self.core.apply(draft.edits)
+        return made
+
+
+class Reconciler:
+    """Statuses as descriptions say."""
+
+    def __init__(self, core: ChildCore) -> None:
+        self.core = core
+        self.since: dict[str, float] = {}
+        self.asked = 0
+        self.noted: list[str] = []
+
+    def status(self, kind: str, id: str) -> str:
+        self.asked += 1
+        obj = self.core.topology.get(kind, id)
+        said = re.match(r"status=([A-Z]+)(?: for ([\d.]+))?", obj.description if obj else "")
+        if said is None:
+            return "ACTIVE"
+        began = self.since.setdefault(id, time.monotonic())
+        return "ACTIVE" if said[2] and time.monotonic() - began > float(said[2]) else said[1]
+
+    def why(self, kind: str, id: str) -> list[str]:
+        status = self.status(kind, id)
+        return [] if status == "ACTIVE" else [f"it is {status}"]
+
+    def settled(self, kind: str, id: str, timeout: float) -> str:
+        end = time.monotonic() + timeout
+        while self.status(kind, id) == "BUILD" and time.monotonic() < end:
+            eventlet.sleep(0.02)
+        return self.status(kind, id)
+
+    def network_mtu(self, network: Network) -> int:
+        return network.mtu or max_mtu(self.core.topology.mesh, 4)
+
+    def warnings(self) -> list[str]:
+        return self.noted
+
+
+class ChildCore:
+    """What ``novanet_apps.core.Core`` is to the REST interface."""
+
+    def __init__(self) -> None:
+        self.topology = Topology()
+        self.store = Store(self)
+        self.reconciler = Reconciler(self)
+        self.hypervisors = SimpleNamespace(state=lambda id: {"connected": True, "ovs_version": "3.1.0"})
+        self.engine = SimpleNamespace(state=lambda id: {"connected": False, "error": "no OpenFlow connection"})
+        self._subscribers: list[Any] = []
+        self.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH, name="default"))])
+
+    def apply(self, edits: list[Edit]) -> None:
+        changes = self.topology.apply(edits)
+        for tell in self._subscribers:
+            tell(changes)
+
+    def subscribe(self, tell: Any) -> None:
+        self._subscribers.append(tell)
+
+    def counters(self) -> dict[str, Any]:
+        return {
+            "novanet_played_total": ("counter", "A counter of the core.", 3),
+            "novanet_played": ("gauge", "A gauge with labels.", [({"what": 'say "so"\\\n'}, 0.5)]),
+        }
+
+
+def main() -> None:
+    state_dir, *options = sys.argv[1:]
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    logs.use("keyvalue")
+    chosen: dict[str, Any] = dict(option.split("=", 1) for option in options)
+    for name in ("max_body", "max_connections"):
+        if name in chosen:
+            chosen[name] = int(chosen[name])
+    settings = Settings(**{"listen": "127.0.0.1:0", "state_dir": Path(state_dir), **chosen})
+    tokens = TokenFile(settings.state_dir)
+    if settings.auth == "bearer":
+        open_tokens(tokens)
+    core: Any = ChildCore()
+    api = Api(core, settings, tokens)
+    server = Server(api, settings.address, settings.tls(), api.counters, settings.max_connections)
+    server.start()
+    print(json.dumps(server.url), flush=True)
+    known = {"core": core, "api": api, "server": server}
+    while line := tpool.execute(sys.stdin.readline):
+        print(json.dumps(eval(line, known)), flush=True)
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The schema that follows from the models, and objects on their way to rows and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from topology.changes import Edit
+from topology.model import (
+    KINDS,
+    AddressPair,
+    AllocationPool,
+    FixedIp,
+    Hypervisor,
+    Network,
+    Port,
+    Subnet,
+    TunnelMesh,
+    traits,
+)
+from topology.schema import (
+    ADDRESS,
+    KIND_OF,
+    Step,
+    apply_order,
+    bind_operations,
+    columns,
+    decode,
+    name_key,
+    operations,
+    schema,
+    table,
+)
+
+A, B, C = (f"{c * 8}-0000-4000-8000-000000000000" for c in "abc")
+NETWORK = Network(id=A, name="net", project_id="us", revision_number=1, vni=7)
+SUBNET = Subnet(
+    id=B, network_id=A, cidr="10.0.0.0/24", ip_version=4, allocation_pools=(AllocationPool("10.0.0.2", "10.0.0.9"),)
+)
+PORT = Port(
+    id=C, network_id=A, revision_number=3, mac_address="02:00:00:00:00:01", port_key=9, admin_state_up=False,
+    fixed_ips=(FixedIp(B, "10.0.0.9"), FixedIp(B, "10.0.0.2")), allowed_address_pairs=(AddressPair("10.9.0.0/16"),),
+)  # fmt: skip
+HYPERVISOR = Hypervisor(id=A, name="h1", tunnel_ip="10.0.0.1", hypervisor_key=5, revision_number=1)
+MESH = TunnelMesh(id=B, tunnel_type="vxlan", external_vteps=("10.1.1.1", "10.2.2.2"), revision_number=2)
+
+
+def test_every_kind_has_a_table_and_every_field_a_column() -> None:
+    tables = schema()["tables"]
+    assert set(tables) == {table(kind) for kind in KINDS} | {ADDRESS}
+    for kind, cls in KINDS.items():
+        assert KIND_OF[table(kind)] == kind
+        assert set(tables[table(kind)]["columns"]) == set(cls.__struct_fields__) - {"id"} | {"name_key"}
+        assert tables[table(kind)]["isRoot"] is True
+
+
+def test_references_are_strong_but_where_a_port_was_last_seen() -> None:
+    tables = schema()["tables"]
+    network = {"type": "uuid", "refTable": "Network", "refType": "strong"}
+    for name in ("Subnet", "Port"):
+        assert tables[name]["columns"]["network_id"]["type"]["key"] == network
+    assert tables["Port"]["columns"]["host_id"]["type"]["key"]["refType"] == "weak"
+    assert tables[ADDRESS]["columns"]["subnet"]["type"]["key"] == {
+        "type": "uuid",
+        "refTable": "Subnet",
+        "refType": "strong",
+    }
+    assert "isRoot" not in tables[ADDRESS]
+
+
+def test_what_must_be_unique_is_indexed() -> None:
+    tables = schema()["tables"]
+    assert tables["Network"]["indexes"] == [["name_key"], ["vni"]]
+    assert tables["Port"]["indexes"] == [["name_key"], ["port_key"], ["network_id", "mac_address"]]
+    assert tables["Hypervisor"]["indexes"] == [["name_key"], ["hypervisor_key"]]
+    assert tables[ADDRESS]["indexes"] == [["subnet", "ip_address"]]
+    assert tables["Tunnel_Mesh"]["maxRows"] == 1
+
+
+def test_immutable_fields_are_so_in_the_server_too() -> None:
+    columns_ = schema()["tables"]["Subnet"]["columns"]
+    assert {name for name, column in columns_.items() if column.get("mutable") is False} == {
+        name for name, trait in traits(Subnet).items() if "immutable" in trait
+    }
+
+
+def test_several_metas_of_a_field_merge() -> None:
+    assert traits(Port)["host_id"] == {"read_only": True, "ref": "hypervisor", "weak": True}
+    assert traits(Subnet)["network_id"] == {"ref": "network", "immutable": True}
+
+
+def cells(operations: list[dict[str, Any]], id: str) -> dict[str, Any]:
+    """The row that operations insert, as the feed would read it back."""
+    named = {op["uuid-name"]: op["row"] for op in operations if "uuid-name" in op}
+    (found,) = [op for op in operations if op["op"] == "insert" and op.get("uuid") == id]
+    read: dict[str, Any] = {}
+    for name, column in columns(KIND_OF[found["table"]]).items():
+        value = found["row"].get(name)
+        if column.form == "addresses":
+            rows = [named[name] for _, name in value[1]] if value else []
+            value = [(row["position"], row["subnet"][1], row["ip_address"]) for row in reversed(rows)]
+        elif column.form == "strings":
+            value = value[1] if value else []
+        elif value is None:
+            value = None if column.optional else {"string": "", "json": "", "integer": 0, "boolean": False}[column.form]
+        elif isinstance(value, list):
+            value = value[1] or None
+        read[name] = value
+    return read
+
+
+@pytest.mark.parametrize("obj", [NETWORK, SUBNET, PORT, HYPERVISOR, MESH], ids=lambda obj: obj.KIND)
+def test_an_object_comes_back_from_its_row(obj: Any) -> None:
+    inserted = operations([Step(Edit(obj.KIND, obj.id, obj), None)])
+    assert decode(obj.KIND, obj.id, cells(inserted, obj.id)) == obj
+
+
+def test_an_update_writes_what_changed_and_waits_for_the_revision() -> None:
+    new = replace(PORT, name="web", revision_number=4)
+    wait, update = operations([Step(Edit("port", C, new), PORT)])
+    assert (wait["op"], wait["rows"], wait["timeout"]) == ("wait", [{"revision_number": 3}], 0)
+    assert update["row"] == {"name": "web", "revision_number": 4, "name_key": "/web"}
+
+
+def test_changed_addresses_are_new_rows() -> None:
+    new = replace(PORT, fixed_ips=(FixedIp(B, "10.0.0.5"),), revision_number=4)
+    wait, insert, update = operations([Step(Edit("port", C, new), PORT)])
+    assert insert["row"] == {"subnet": ["uuid", B], "ip_address": "10.0.0.5", "position": 0}
+    assert update["row"]["fixed_ips"] == ["set", [["named-uuid", insert["uuid-name"]]]]
+
+
+def test_a_new_subnet_waits_for_the_others_of_its_network() -> None:
+    wait, insert = operations([Step(Edit("subnet", B, SUBNET), None, frozenset({"10.2.0.0/24", "10.1.0.0/24"}))])
+    assert wait["where"] == [["network_id", "==", ["uuid", A]]]
+    assert wait["rows"] == [{"cidr": "10.1.0.0/24"}, {"cidr": "10.2.0.0/24"}]
+
+
+def test_a_hypervisors_endpoint_waits_until_nobody_has_it() -> None:
+    wait, _ = operations([Step(Edit("hypervisor", A, HYPERVISOR), None)])
+    assert (wait["where"], wait["rows"]) == ([["tunnel_ip", "==", "10.0.0.1"]], [])
+
+
+def test_delete_waits_and_bind_does_not() -> None:
+    wait, delete = operations([Step(Edit("port", C, None), PORT)])
+    assert wait["op"] == "wait" and delete == {"op": "delete", "table": "Port", "where": [["_uuid", "==", ["uuid", C]]]}
+    here, nowhere = bind_operations({C: A, B: None})
+    assert (here["row"], nowhere["row"]) == ({"host_id": ["set", [["uuid", A]]]}, {"host_id": ["set", []]})
+
+
+def test_names_collide_within_a_project_only() -> None:
+    assert name_key(NETWORK) == "us/net"
+    assert name_key(replace(NETWORK, name="")) == A
+    assert (
+        len({name_key(replace(NETWORK, project_id=p, name=n)) for p, n in (("a", "b/c"), ("", "a/b"), ("a", "b"))}) == 3
+    )
+
+
+def test_edits_are_applied_with_references_pointing_at_something() -> None:
+    edits = [Edit("network", A, None), Edit("port", C, PORT), Edit("port", B, None), Edit("network", B, NETWORK)]
+    assert [(e.kind, e.id) for e in apply_order(edits)] == [("network", B), ("port", C), ("port", B), ("network", A)]

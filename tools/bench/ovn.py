@@ -1,0 +1,261 @@
+"""OVN, the peer: brought up on a lab of its own, with its programs unpacked beside the system.
+
+The packages are downloaded and unpacked, never installed, so that no service starts. The databases are reached over
+Unix sockets, by every ovn-controller too: it shares the file system, and a Unix socket is not slower than TCP. The
+probes that make OVN drop busy connections are off, and commands go to a running ``ovn-nbctl`` daemon, so that
+OVN is not charged for starting a process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.bench import workload
+from tools.bench.workload import PortSpec
+from tools.lab import jsonrpc, processes
+from tools.lab.errors import LabError
+from tools.lab.hypervisor import Hypervisor
+from tools.lab.lab import Lab
+
+PACKAGES = ("ovn-common", "ovn-central", "ovn-host")
+CACHE_VARIABLE = "NOVANET_BENCH_CACHE"
+BATCH = 250
+"""Ports that one transaction makes."""
+NO_PROBE = "180000"
+"""Milliseconds: longer than any computation here."""
+
+
+def install() -> Path:
+    """Directory of the unpacked packages (its ``usr/bin`` has the programs); they are downloaded once.
+
+    Raises LabError when they cannot be had.
+    """
+    cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "novanet") / "ovn"
+    root = cache / "root"
+    if (root / "usr/bin/ovn-controller").exists():
+        return root
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        if not all(list(cache.glob(f"{package}_*.deb")) for package in PACKAGES):
+            subprocess.run(["apt-get", "download", *PACKAGES], cwd=cache, check=True, capture_output=True, text=True)
+        for package in PACKAGES:
+            subprocess.run(["dpkg-deb", "-x", _newest(cache, package), str(root)], check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise LabError(f"OVN, the peer of this benchmark, cannot be unpacked: {error.filename} is missing (Debian or Ubuntu needed)") from None
+    except subprocess.CalledProcessError as error:
+        raise LabError(
+            f"OVN, the peer of this benchmark, cannot be had: `{' '.join(error.cmd)}` failed: {error.stderr.strip()}\n"
+            f"run `apt-get update` first, or put the .deb files of {', '.join(PACKAGES)} into {cache}"
+        ) from None
+    return root
+
+
+def _newest(cache: Path, package: str) -> str:
+    return str(max(cache.glob(f"{package}_*.deb"), key=lambda path: path.stat().st_mtime))
+
+
+class Ovn:
+    """OVN's databases, northd and one ovn-controller a hypervisor of ``lab``, which must be up.
+
+    They end with the lab, or by ``stop``.
+    """
+
+    name = "OVN"
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.root = install()
+        self.directory = lab.directory / "ovn"
+        self.daemons: dict[str, subprocess.Popen[Any]] = {}
+
+    def __enter__(self) -> Ovn:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything and wait until every hypervisor is known."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name in ("nb", "sb"):
+            self._database(name)
+        databases = (f"--ovnnb-db={self._db('nb')}", f"--ovnsb-db={self._db('sb')}")
+        self._daemon("northd", "ovn-northd", *databases, f"--unixctl={self.directory}/northd.ctl")
+        self._start_nbctl()
+        self.nbctl("init")
+        self.nbctl("set", "NB_Global", ".", f"options:northd_probe_interval={NO_PROBE}")
+        for hypervisor in self.lab.hypervisors:
+            self._controller(hypervisor)
+        processes.until(self._complete, "all hypervisors known to OVN")
+        self.sync()
+
+    def stop(self) -> None:
+        """End what was started, controllers first."""
+        if (self.directory / "nbctl.ctl").exists():
+            jsonrpc.call(self.directory / "nbctl.ctl", "exit", [])
+        for process in reversed(list(self.daemons.values())):
+            processes.end(process)
+        self.daemons.clear()
+
+    def _complete(self) -> bool:
+        for name, process in self.daemons.items():
+            if process.poll() is not None:
+                words = (self.directory / f"{name.replace(' ', '-')}.err").read_text()
+                raise LabError(f"OVN's {name} ended ({process.returncode}): {words[-1000:]}")
+        return len(self.chassis()) == len(self.lab.hypervisors)
+
+    def _database(self, name: str) -> None:
+        schema = self.root / f"usr/share/ovn/ovn-{name}.ovsschema"
+        file = self.directory / f"{name}.db"
+        processes.run([self.lab.programs.path("ovsdb-tool"), "create", str(file), str(schema)], lab=self.lab.run_id)
+        socket = self.directory / f"{name}.sock"
+        server = self.lab.programs.path("ovsdb-server")
+        self._spawn(name, [server, str(file), f"--remote=punix:{socket}", f"--unixctl={self.directory}/{name}.ctl"])
+        processes.until(socket.exists, f"OVN's database {name}")
+
+    def _start_nbctl(self) -> None:
+        """The command as a daemon. It detaches itself; the lab's mark, or ``stop``, ends it."""
+        control = self.directory / "nbctl.ctl"
+        argv = [self._program("ovn-nbctl"), f"--db={self._db('nb')}", "--detach", f"--unixctl={control}", "-vsyslog:off"]
+        processes.run(argv, lab=self.lab.run_id)
+        processes.until(control.exists, "the ovn-nbctl daemon")
+
+    def _controller(self, hypervisor: Hypervisor) -> None:
+        settings = {
+            "ovn-remote": self._db("sb"),
+            "ovn-encap-type": "geneve",
+            "ovn-encap-ip": hypervisor.tunnel_ip,
+            "ovn-bridge-datapath-type": "netdev",
+            "ovn-remote-probe-interval": NO_PROBE,
+            "ovn-openflow-probe-interval": "60",
+        }
+        hypervisor.vsctl("set", "open_vswitch", ".", *(f"external_ids:{key}={value}" for key, value in settings.items()))
+        rundir = {"OVS_RUNDIR": str(hypervisor.directory)}
+        self._daemon(f"ovn-controller {hypervisor.name}", "ovn-controller", hypervisor.ovsdb, namespace=hypervisor.namespace, env=rundir)
+
+    def _daemon(self, name: str, program: str, *arguments: str, **options: Any) -> None:
+        """Start one of OVN's daemons as a child, so that it ends when this process does."""
+        environment = {"OVN_RUNDIR": str(self.directory), **options.pop("env", {})}
+        self._spawn(name, [self._program(program), *arguments], env=environment, **options)
+
+    def _spawn(self, name: str, argv: Sequence[str], **options: Any) -> None:
+        path = self.directory / f"{name.replace(' ', '-')}.log"
+        logging = ("-vconsole:off", "-vsyslog:off", f"--log-file={path}")
+        with path.with_suffix(".err").open("ab") as err:
+            self.daemons[name] = processes.spawn(
+                [*argv, *logging], lab=self.lab.run_id, stdout=err, stderr=subprocess.STDOUT, **options
+            )
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def nbctl(self, *arguments: str) -> str:
+        """Run an ``ovn-nbctl`` command in the daemon; raises LabError with its complaint."""
+        return str(jsonrpc.call(self.directory / "nbctl.ctl", "run", list(arguments), timeout=900.0))
+
+    def sync(self) -> None:
+        """Wait until every ovn-controller has done what was asked until now, as confirmed by barriers."""
+        self.nbctl("--wait=hv", "sync")
+
+    def chassis(self) -> list[str]:
+        """Names of the hypervisors that have announced themselves."""
+        rows = self._transact("sb", "OVN_Southbound", {"op": "select", "table": "Chassis", "where": [], "columns": ["name"]})
+        return [row["name"] for row in rows["rows"]]
+
+    def ports_up(self) -> int:
+        """How many logical ports OVN has reported as up, which it does when their flows are in place."""
+        up = {"op": "select", "table": "Logical_Switch_Port", "where": [["up", "==", True]], "columns": ["_uuid"]}
+        return len(self._transact("nb", "OVN_Northbound", up)["rows"])
+
+    def add_networks(self, count: int = workload.NETWORKS) -> None:
+        """Logical switches."""
+        self.nbctl(*(word for n in range(count) for word in ("--", "ls-add", _switch(n))))
+
+    def add_ports(self, ports: list[PortSpec]) -> None:
+        """Ports with port security, in batches."""
+        for start in range(0, len(ports), BATCH):
+            self.nbctl(*(word for port in ports[start : start + BATCH] for word in _creation(port)))
+
+    def add_port(self, port: PortSpec) -> None:
+        """One transaction of the database without any command in between."""
+        addresses = f"{port.mac} {port.ip}"
+        row = {"name": port.id, "addresses": addresses, "port_security": addresses}
+        insertion = ["ports", "insert", ["set", [["named-uuid", "port"]]]]
+        self._transact(
+            "nb",
+            "OVN_Northbound",
+            {"op": "insert", "table": "Logical_Switch_Port", "uuid-name": "port", "row": row},
+            {
+                "op": "mutate",
+                "table": "Logical_Switch",
+                "where": [["name", "==", _switch(port.network)]],
+                "mutations": [insertion],
+            },
+        )
+
+    def realise_port(self, port: PortSpec) -> None:
+        """``ovn-nbctl --wait=hv``."""
+        self.nbctl("--wait=hv", *_creation(port))
+
+    def delete_port(self, port: PortSpec) -> None:
+        """``ovn-nbctl --wait=hv lsp-del``."""
+        self.nbctl("--wait=hv", "lsp-del", port.id)
+
+    def wait_realised(self, count: int, timeout: float) -> None:
+        """Wait until the ports are reported as up, and then for the barriers."""
+        processes.until(lambda: self.ports_up() >= count, f"{count} ports of OVN's up", timeout, interval=0.05)
+        self.sync()
+
+    def pause_northd(self) -> None:
+        """Let northd compute nothing, so that a workload can be loaded first."""
+        jsonrpc.call(self.directory / "northd.ctl", "pause", [])
+
+    def resume_northd(self) -> None:
+        """Let northd compute again."""
+        jsonrpc.call(self.directory / "northd.ctl", "resume", [])
+
+    def processes(self) -> dict[str, int]:
+        """The databases, northd, the controllers, and the switches."""
+        return {name: daemon.pid for name, daemon in self.daemons.items()} | workload.switches(self.lab)
+
+    def version(self) -> str:
+        """OVN's version."""
+        return processes.run([self._program("ovn-northd"), "--version"], lab=self.lab.run_id).stdout.split()[1]
+
+    # --- how --------------------------------------------------------------------------------------------------------
+
+    def _db(self, name: str) -> str:
+        return f"unix:{self.directory}/{name}.sock"
+
+    def _program(self, name: str) -> str:
+        return str(self.root / "usr/bin" / name)
+
+    def _transact(self, name: str, database: str, *operations: dict[str, Any]) -> dict[str, Any]:
+        """Run operations in one transaction (RFC 7047) and return the last result; raises LabError when one failed."""
+        results = jsonrpc.call(self.directory / f"{name}.sock", "transact", [database, *operations])
+        for result in results:
+            if result and "error" in result:
+                raise LabError(f"OVN's database {name} refused: {result['error']}: {result.get('details', '')}")
+        return dict(results[len(operations) - 1])
+
+
+def _switch(network: int) -> str:
+    return f"net{network}"
+
+
+def _creation(port: PortSpec) -> Iterator[str]:
+    """The words of an ovn-nbctl command that makes a port."""
+    addresses = f'"{port.mac} {port.ip}"'
+    yield from ("--", f"--id=@{port.id}", "create", "Logical_Switch_Port", f"name={port.id}")
+    yield from (f"addresses={addresses}", f"port_security={addresses}")
+    yield from ("--", "add", "Logical_Switch", _switch(port.network), "ports", f"@{port.id}")
