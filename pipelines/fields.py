@@ -6,6 +6,7 @@ the OXM TLV (OpenFlow 1.5.1, section 7.2.3; ovs-fields(7)), since a flow *is* it
 
 from __future__ import annotations
 
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 
 OPENFLOW_BASIC = 0x8000
@@ -124,6 +125,7 @@ TUN_OPTION = Field("tun_metadata0", NXM_1, 40, 8, variable=True)
 """NovaNet's Geneve option (DESIGN section 6): source identity (32 bits), then destination port key (32 bits)."""
 
 
+@cache
 def register(number: int) -> Field:
     """OVS's 32-bit register ``number`` (0 to 15)."""
     return Field(f"reg{number}", NXM_1, number, 4)
@@ -166,8 +168,8 @@ def ip(text: str) -> int:
 
 
 FIELDS: dict[tuple[int, int], Field] = {
-    (f.oxm_class, f.field): f for f in globals().values() if isinstance(f, Field)
-} | {(NXM_1, n): register(n) for n in range(16)}
+    (f.oxm_class, f.field): f for f in (*globals().values(), *map(register, range(16))) if isinstance(f, Field)
+}
 """Every field by (class, number), for readers of what a switch says."""
 
 PURPOSES: dict[tuple[int, int], str] = {

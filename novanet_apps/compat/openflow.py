@@ -210,7 +210,7 @@ class OpenFlowController:
             datapath.serve()
         except ConnectionFailed as failure:
             reason = str(failure)
-            CONNECTIONS.counters.connection_errors += up
+            CONNECTIONS.counters.connection_errors += up  # refused() counts the others
         except (OSError, EOFError, ssl.SSLError, ValueError) as error:
             reason = f"{'TLS: ' if isinstance(error, ssl.SSLError) else ''}{getattr(error, 'reason', None) or error}"
         except Exception as error:

@@ -8,25 +8,26 @@ from eventlet.event import Event
 from eventlet.timeout import Timeout
 
 from novanet_apps.compat import Datapath
-from pipelines.wire.openflow import Type
+from pipelines.wire import requests
+from pipelines.wire.errors import Error
+from pipelines.wire.openflow import Message, Type
+from pipelines.wire.replies import Part, Reply, read
 
+Build = Callable[[int, int], bytes]
+"""(version, transaction id) -> a request's bytes."""
+Answer = Callable[[Reply], None]
+"""Takes what answers a request; runs in the receiving greenlet and must not block. Raises ValueError where it is malformed."""
 
-Build = Callable[[int], bytes]
-"""Makes a request's bytes from its transaction id."""
-Answer = Callable[[bytes], None]
-"""Takes a message that answers a request; runs in the receiving greenlet and must not block."""
-
-EXPERIMENTER_ERROR = 0xFFFF
 REQUEST_TIMEOUT = 300.0
-"""Seconds without any answer after which a switch that still answers probes is taken to have forgotten a request."""
+"""Seconds without any part of an answer after which a switch that still answers probes has lost a request."""
 
 
 class SwitchError(Exception):
-    """A switch answered with OFPT_ERROR; ``message`` is all of it."""
+    """A switch refused a request."""
 
-    def __init__(self, message: bytes, text: str) -> None:
-        super().__init__(text)
-        self.message = message
+    def __init__(self, error: Error) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class SessionEnded(Exception):
@@ -51,24 +52,17 @@ class Session:
         answer = self._answers.get(xid)
         if answer is None:
             return False
-        answer(message)
+        answer(read(Message(message[0], message[1], xid, message[8:])))
         return True
 
     def end(self) -> None:
         """The connection is gone: whoever waits gets SessionEnded."""
         self.ended = True
         self._answers.clear()
-        for event in list(self._waiting):
-            event.send_exception(SessionEnded())
+        for event in self._waiting:
+            if not event.ready():
+                event.send_exception(SessionEnded())
         self._waiting.clear()
-
-    def describe(self, message: bytes) -> str:
-        """An OFPT_ERROR in words: the names of its type and code."""
-        kind, code = int.from_bytes(message[8:10], "big"), int.from_bytes(message[10:12], "big")
-        if kind == EXPERIMENTER_ERROR:
-            return f"experimenter error {code} of {message[12:16].hex()}"
-        names = self.datapath.ofproto
-        return f"{names.ofp_error_type_to_str(kind)} {names.ofp_error_code_to_str(kind, code)}"
 
     def expect(self, answer: Answer) -> int:
         """A fresh transaction id whose answers go to ``answer`` until ``forget``."""
@@ -84,48 +78,54 @@ class Session:
         """Queue whole messages; never waits."""
         self.datapath.enqueue(data)
 
-    def ask(self, build: Build) -> bytes:
+    def ask(self, build: Build) -> Reply:
         """Send a request and wait for its one answer. Raises SwitchError, SessionEnded."""
-        found: list[bytes] = []
-        self._wait(build, found.append, lambda message: True)
+        found: list[Reply] = []
+        self._wait(build, found.append)
         return found[0]
 
-    def collect(self, build: Build, take: Answer) -> None:
+    def collect(self, build: Build, take: Callable[[Part], None]) -> None:
         """Send a multipart request and give every part of the answer to ``take``; returns after the last.
 
         Raises SwitchError, SessionEnded, and what ``take`` raises.
         """
-        self._wait(build, take, lambda message: not message[11] & 1)
+
+        def part(reply: Reply) -> None:
+            if not isinstance(reply, Part):
+                raise ValueError(f"a multipart request was answered with {type(reply).__name__}")
+            take(reply)
+
+        self._wait(build, part)
 
     def barrier(self) -> None:
         """Wait until everything sent before is done. Raises SessionEnded."""
-        self.ask(lambda xid: bytes([self.version, Type.BARRIER_REQUEST]) + b"\0\x08" + xid.to_bytes(4, "big"))
+        self.ask(requests.barrier)
 
-    def _wait(self, build: Build, take: Answer, last: Callable[[bytes], bool]) -> None:
+    def _wait(self, build: Build, take: Answer) -> None:
         if self.ended:
             raise SessionEnded
-        done: Event = Event()
+        done = Event()
+        heard = True
 
-        def answer(message: bytes) -> None:
+        def answer(reply: Reply) -> None:
             nonlocal heard
             heard = True
             if done.ready():
                 return
             try:
-                if message[1] == Type.ERROR:
-                    raise SwitchError(message, self.describe(message))
-                take(message)
+                if isinstance(reply, Error):
+                    raise SwitchError(reply)
+                take(reply)
             except Exception as error:
                 done.send_exception(error)
             else:
-                if last(message):
+                if not (isinstance(reply, Part) and reply.more):
                     done.send()
 
-        heard = True
         xid = self.expect(answer)
         self._waiting.add(done)
         try:
-            self.send(build(xid))
+            self.send(build(self.version, xid))
             while heard:
                 heard = False
                 with Timeout(REQUEST_TIMEOUT, False):
@@ -136,4 +136,3 @@ class Session:
         finally:
             self._waiting.discard(done)
             self.forget(xid)
-

@@ -185,6 +185,8 @@ class Host:
         ours = self.seen.tunnel_port in self.seen.ports
         underlay = self._row("Interface", self.seen.underlay)
         mtu = read(underlay, "mtu") if underlay is not None else []
+        if underlay is not None and not mtu and self._published is not None:
+            mtu = [self._published.underlay_mtu]  # forgotten by a restarted server until vswitchd writes it again
         root = self._root()
         version = read(root, "ovs_version") if root is not None else []
         return Bridge(

@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from typing import Any, Protocol
 
 import eventlet
+from msgspec.structs import replace
 
 from novanet_apps.hypervisors.desired import datapath_id
 from novanet_apps.hypervisors.host import Host
@@ -52,7 +53,7 @@ class Hypervisors:
         self._core = core
         self._settings = settings
         self._hosts: dict[str, Host] = {}
-        self._listeners: list[Listener] = []
+        self.listeners: list[Listener] = []
         self._claims: dict[str, dict[str, Vif]] = {}
         self._started = False
         self.unknown: dict[str, dict[str, Any]] = {}
@@ -77,9 +78,9 @@ class Hypervisors:
             use_tls(settings.tls_private_key, settings.tls_certificate, settings.tls_ca)
         for endpoint in settings.listen:
             context = settings.server_context() if endpoint.kind == "pssl" else None
-            self._listeners.append(Listener(endpoint, context, self._arrived))
+            self.listeners.append(Listener(endpoint, context, self._arrived))
         self._started = True
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.start()
         for hypervisor in list(self._core.topology.all("hypervisor").values()):
             self._add(hypervisor)
@@ -87,9 +88,9 @@ class Hypervisors:
     def stop(self) -> None:
         """Close every session. The hypervisors keep what they have."""
         self._started = False
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.stop()
-        self._listeners.clear()
+        self.listeners.clear()
         for host in self._hosts.values():
             host.stop()
         self._hosts.clear()
@@ -182,6 +183,7 @@ class Hypervisors:
     def _claim(self, vif: Vif, first: bool) -> Edit | None:
         """A port that is plugged on several hypervisors, as in a live migration, is where it was plugged last."""
         claims = self._claims.get(vif.port_id, {})
+        vif = _steady(claims.get(vif.hypervisor_id), vif)
         owner = next(reversed(claims), vif.hypervisor_id)
         if owner != vif.hypervisor_id and vif.hypervisor_id not in claims:
             port = self._core.topology.get("port", vif.port_id)
@@ -225,6 +227,13 @@ class Hypervisors:
             LOG.warning("%s: system-id %s connected and is refused: %s", rpc.name, system_id, reason)
         entry.update(address=rpc.name, tries=entry["tries"] + 1, reason=reason)
         return reason
+
+
+def _steady(before: Vif | None, vif: Vif) -> Vif:
+    """The interface with the MTU it had: a restarted ovsdb-server has forgotten it until vswitchd writes it again."""
+    if before is None or vif.mtu is not None or before.interface != vif.interface:
+        return vif
+    return replace(vif, mtu=before.mtu)
 
 
 def _spawn_stop(host: Host) -> None:

@@ -135,8 +135,8 @@ class EmbeddedServer:
     def _spawn(self, program: str) -> Any:
         return subprocess.Popen(
             [
-                program, str(self.database), f"--remote=p{self.remote}", f"--unixctl={self._run / 'intent.ctl'}",
-                f"--log-file={self.log}", "-vconsole:off", "-vsyslog:off", "-vfile:info",
+                program, "-vconsole:off", "-vsyslog:off", "-vfile:info", f"--log-file={self.log}",
+                f"--unixctl={self._run / 'intent.ctl'}", f"--remote=p{self.remote}", str(self.database),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             preexec_fn=_die_with(os.getpid()), cwd=self.directory,

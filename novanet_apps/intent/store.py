@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import eventlet
@@ -34,7 +35,7 @@ OPEN_RETRY = 0.1, 2.0
 class IntentStore:
     """Validated, durable writes, and a feed that applies what was committed, here or elsewhere, to the graph."""
 
-    def __init__(self, core: Core, settings: StoreSettings | None = None) -> None:
+    def __init__(self, core: Core, settings: StoreSettings | None = None, random: Random | None = None) -> None:
         self.core = core
         self.settings = settings or StoreSettings.from_options()
         self.server = EmbeddedServer(self.settings) if self.settings.store == EMBEDDED else None
@@ -44,7 +45,9 @@ class IntentStore:
         self._on_ready: list[Callable[[], None]] = []
         self._session: Session | None = None
         self._feed = Feed(core.apply, lambda: self._session.rows(ADDRESS) if self._session else {})
-        self._writer = Writer(core.topology, self._connected_session, self._feed, self.settings.timeout)
+        self._writer = Writer(
+            core.topology, self._connected_session, self._feed, self.settings.timeout, random or Random()
+        )
         self._greenlets: list[Any] = []
         self._error = "not started"
         self._since = time.time()

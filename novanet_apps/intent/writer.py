@@ -68,12 +68,14 @@ class _Again(Exception):
 class Writer:
     """One greenlet that writes. ``counters`` count since the start."""
 
-    def __init__(self, topology: Topology, session: Callable[[], Session], feed: Feed, timeout: float) -> None:
+    def __init__(
+        self, topology: Topology, session: Callable[[], Session], feed: Feed, timeout: float, random: Random
+    ) -> None:
         self._topology = topology
         self._session = session
         self._feed = feed
         self._timeout = timeout
-        self._allocator = Allocator(Random())
+        self._allocator = Allocator(random)
         self._queue: deque[Submission] = deque()
         self._queued = 0
         self._binds: dict[str, str | None] = {}

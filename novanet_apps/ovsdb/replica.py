@@ -180,23 +180,35 @@ class Replica(Idl):
             table.rows.clear()
         self.cond_seqno = 0
 
+    def _Idl__row_update(self, table: Any, row: Row, row_json: dict[str, Any]) -> bool:
+        for name, json in row_json.items():
+            datum = self._parse(table, name, json)
+            if datum is not None:
+                row._data[name] = datum
+        return True  # a new row is news, even with nothing but default values
+
+    def _parse(self, table: Any, name: str, json: Any) -> ovs.db.data.Datum | None:
+        column = table.columns.get(name)
+        if column is None:
+            return None
+        try:
+            return ovs.db.data.Datum.from_json(column.type, json)
+        except ovs.db.error.Error as exc:
+            LOG.warning("%s: column %s of %s cannot be understood: %s", self.session_name(), name, table.name, exc)
+            return None
+
     def _Idl__apply_diff(self, table: Any, row: Row, row_diff: dict[str, Any]) -> Old:
         before = self._latest.get(row)
         if before is not None:
             before.settle()
         old = self._latest[row] = Old(row)
         for name, json in row_diff.items():
-            column = table.columns.get(name)
-            if column is None:
-                continue
-            try:
-                diff = ovs.db.data.Datum.from_json(column.type, json)
-            except ovs.db.error.Error as exc:
-                LOG.warning("%s: column %s of %s cannot be understood: %s", self.session_name(), name, table.name, exc)
+            diff = self._parse(table, name, json)
+            if diff is None:
                 continue
             datum = row._data[name]
             row._data[name] = datum  # a default value is not kept until it is needed
-            if column.type.is_set() and column.type.n_max > 1:
+            if diff.type.is_set() and diff.type.n_max > 1:
                 old.keep_difference(name, *_toggle(datum, diff))
             else:
                 old.keep(name, datum.copy())

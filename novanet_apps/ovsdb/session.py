@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import eventlet
+import ovs.db.error
 import ovs.json
 from eventlet.event import Event
 from eventlet.semaphore import Semaphore
@@ -22,6 +23,7 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
+CONNECT_AGAIN = 0.5
 READING = "reading the database"
 """The error of a session between connected and in agreement."""
 
@@ -229,40 +231,40 @@ class Session:
             LOG.exception("OVSDB session %s: state change was not handled", self.name)
 
     def _open(self, link: Link) -> Replica:
-        schema = self._schema
-        if isinstance(schema, SchemaHelper):
-            return Replica(schema, link, self._leader_only)
-        while schema is None:
-            schema = self._fetch_schema(link)
+        """The replica, made as soon as there is a usable schema."""
+        if isinstance(self._schema, SchemaHelper):
+            return Replica(self._schema, link, self._leader_only)
+        if self._schema is not None:
+            return Replica(self._select(self._schema), link, self._leader_only)
+        while True:
+            rpc = None
+            try:
+                rpc = connect(self._remotes, CONNECT_TIMEOUT) if self._remotes else self._wait_adopted()
+                schema = call(rpc, "get_schema", [self._database], CONNECT_TIMEOUT)
+                replica = Replica(self._select(schema), link, self._leader_only)
+                link.adopt(rpc)
+                return replica
+            except (OvsdbError, ovs.db.error.Error) as exc:
+                if rpc is not None:
+                    rpc.close()
+                self._state(False, str(exc))
+                if self._remotes:
+                    eventlet.sleep(CONNECT_AGAIN)
+
+    def _select(self, schema: Any) -> SchemaHelper:
+        """The part of the schema that is to be replicated. Columns that an older server does not have are left out."""
+        tables = schema.get("tables") if isinstance(schema, dict) else None
+        if not isinstance(tables, dict):
+            raise OvsdbError(f"no usable schema of {self._database}")
         helper = SchemaHelper(schema_json=schema)
         if self._tables is None:
             helper.register_all()
         for table, columns in (self._tables or {}).items():
-            known = schema["tables"].get(table, {}).get("columns", {})
-            if known:
-                helper.register_columns(table, [column for column in columns if column in known])
-        return Replica(helper, link, self._leader_only)
-
-    def _fetch_schema(self, link: Link) -> dict[str, Any] | None:
-        """The server's schema, with the connection given to `link` for further use; None when that failed."""
-        rpc = None
-        try:
-            if self._remotes:
-                rpc = connect(self._remotes, CONNECT_TIMEOUT)
-            else:
-                rpc = self._wait_adopted()
-            schema = call(rpc, "get_schema", [self._database], CONNECT_TIMEOUT)
-            if not isinstance(schema, dict) or not isinstance(schema.get("tables"), dict):
-                raise OvsdbError(f"{rpc.name}: no usable schema of {self._database}")
-        except OvsdbError as exc:
-            if rpc is not None:
-                rpc.close()
-            self._state(False, str(exc))
-            if self._remotes:
-                eventlet.sleep(0.5)
-            return None
-        link.adopt(rpc)
-        return schema
+            known = (tables.get(table) or {}).get("columns", {})
+            if not known:
+                raise OvsdbError(f"the schema of {self._database} has no table {table}")
+            helper.register_columns(table, [column for column in columns if column in known])
+        return helper
 
     def _wait_adopted(self) -> Connection:
         while self._adopted is None:

@@ -28,6 +28,7 @@ class Authentication:
         self._mode = mode
         self._counters = counters
         self._failures = Throttle(LOG)
+        self._unreadable = Throttle(LOG, burst=1)
 
     def refresh(self) -> None:
         """Read the tokens again if they changed; what cannot be read leaves those that were there."""
@@ -35,7 +36,7 @@ class Authentication:
             if self._tokens.refresh():
                 LOG.info("tokens were read from %s", self._tokens.path)
         except TokenError as problem:
-            self._failures.warning("tokens stay as they were: %s", problem)
+            self._unreadable.warning("tokens stay as they were: %s", problem)
 
     def still_valid(self, token: Token) -> bool:
         """Whether a long call may go on."""

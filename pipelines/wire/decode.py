@@ -102,10 +102,11 @@ def match_values(match: bytes) -> dict[f.Field, tuple[int, int]]:
 def _assigned(tlv: bytes) -> tuple[f.Field, int, int]:
     """(field, value, mask) of a TLV."""
     field, payload = field_of(tlv), tlv[4:]
-    if tlv[2] & 1:
-        half = len(payload) // 2
-        return field, int.from_bytes(payload[:half], "big"), int.from_bytes(payload[half:], "big")
-    return field, int.from_bytes(payload, "big"), field.ones
+    size = len(payload) // 2 if tlv[2] & 1 else len(payload)
+    if len(payload) < tlv[3] or size > field.size:
+        raise ValueError(f"{field}: {payload.hex()} does not fit in {field.size} bytes, or is cut off")
+    mask = int.from_bytes(payload[size:], "big") if tlv[2] & 1 else field.ones
+    return field, int.from_bytes(payload[:size], "big"), mask
 
 
 _MOVE = Struct(">HHH")

@@ -13,7 +13,7 @@ from pipelines.tables import PIPELINE
 
 from .decode import Instructions, Output, Resubmit, Set, Step, ToGroup, ToMeter, buckets, instructions, match_values
 from .flows import COOKIE, INSTRUCTIONS, TLVS
-from .groups import KINDS
+from .groups import BAND, KINDS, PACKETS
 from .openflow import OF15
 
 _PORTS = {IN_PORT_RESERVED: "in_port", CONTROLLER: "controller", LOCAL: "local"}
@@ -46,6 +46,17 @@ def describe_group(id: int, body: bytes, version: int) -> str:
         for weight, steps in buckets(body, version < OF15)
     ]
     return ", ".join([f"group={id:#x}", f"type={_KINDS.get(body[0], body[0])}", *each])
+
+
+def describe_meter(id: int, body: bytes) -> str:
+    """A meter in a line. Raises ValueError when the bytes are cut off."""
+    if len(body) < 2 or (len(body) - 2) % 16:
+        raise ValueError(f"meter body {body.hex()} is cut off")
+    unit = "packets/s" if body[1] & PACKETS else "kbit/s"
+    bands = [
+        f"band type={kind}, rate={rate} {unit}, burst={burst}" for kind, _, rate, burst in BAND.iter_unpack(body[2:])
+    ]
+    return ", ".join([f"meter={id}", *bands])
 
 
 def _actions(done: Instructions) -> str:

@@ -29,7 +29,7 @@ _GROUP_MOD_15 = Struct(">HBxIHxxI")
 
 KBPS, PACKETS, BURST = 1, 2, 4
 """Flags of a meter (OFPMF_*)."""
-_BAND = Struct(">HHIIxxxx")
+BAND = Struct(">HHIIxxxx")
 
 
 def encode_group(group: Group, version: int) -> bytes:
@@ -72,7 +72,7 @@ def encode_meter(meter: Meter) -> bytes:
     """
     flags = (PACKETS if meter.packets else KBPS) | (BURST if meter.burst else 0)
     try:
-        return flags.to_bytes(2, "big") + _BAND.pack(1, 16, meter.rate, meter.burst or meter.rate)
+        return flags.to_bytes(2, "big") + BAND.pack(1, 16, meter.rate, meter.burst or meter.rate)
     except error as wrong:
         raise ValueError(f"{meter}: {wrong}") from wrong
 

@@ -75,6 +75,8 @@ class Command(IntEnum):
     MODIFY_STRICT = 3
     DELETE_STRICT = 4
     """For flows: delete exactly this match and priority. For groups and meters ``DELETE`` does it."""
+    ADD_OR_MODIFY = 0x8000
+    """For groups: an extension of Open vSwitch, in every version (ovs-ofctl(8), ``--may-create``)."""
 
 
 _HEADER = Struct(">BBHI")

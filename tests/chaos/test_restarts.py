@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
 
-from tests.lab.cloud import Cloud, until
+from tests.lab.cloud import Cloud, flows, until
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def trio(cloud):
 
 def test_controller_killed_and_restarted_loses_no_packet_and_sends_no_flow(cloud, trio) -> None:
     _, vms = trio
-    before = {hv.name: sorted(f.text for f in hv.dump_flows()) for hv in cloud.lab.hypervisors}
+    before = {hv.name: flows(hv) for hv in cloud.lab.hypervisors}
     ping, ping6 = vms[0].background_ping(vms[1].ip, interval=0.01), vms[0].background_ping(vms[2].ip6, interval=0.01)
     time.sleep(0.5)
     cloud.controller.kill()
@@ -39,7 +41,7 @@ def test_controller_killed_and_restarted_loses_no_packet_and_sends_no_flow(cloud
     for result in (ping.stop(), ping6.stop()):
         assert result.sent > 150
         assert result.lost == 0
-    after = {hv.name: sorted(f.text for f in hv.dump_flows()) for hv in cloud.lab.hypervisors}
+    after = {hv.name: flows(hv) for hv in cloud.lab.hypervisors}
     assert after == before
     assert cloud.counter("novanet_flows_sent_total") == 0
     assert cloud.counter("novanet_flows_deleted_total") == 0
@@ -49,7 +51,7 @@ def test_neighbours_are_resolved_while_no_controller_runs(cloud, trio) -> None:
     _, vms = trio
     cloud.controller.kill()
     try:
-        vms[1].forget_neighbours()
+        vms[1].exec("ip neigh flush dev eth0")
         assert vms[1].ping(vms[2].ip, count=2).received == 2
         assert vms[1].ping(vms[2].ip6, count=2).received == 2
     finally:
@@ -61,9 +63,9 @@ def test_store_server_killed_loses_no_packet_and_nothing_accepted(cloud, trio) -
     network, vms = trio
     made = [cloud.port(network) for _ in range(5)]
     ping = vms[0].background_ping(vms[1].ip, interval=0.01)
-    old = cloud.controller.store_pid()
-    cloud.controller.kill_store()
-    until("another store server", lambda: (pid := cloud.controller.store_pid()) and pid != old)
+    old = cloud.store_process()
+    os.kill(old, signal.SIGKILL)
+    until("another store server", lambda: (pid := cloud.store_process()) and pid != old)
     late = cloud.port(network)
     result = ping.stop()
     assert result.lost == 0
@@ -76,12 +78,12 @@ def test_store_server_killed_loses_no_packet_and_nothing_accepted(cloud, trio) -
 def test_vswitchd_restart_heals_by_itself(cloud, trio) -> None:
     _, vms = trio
     hypervisor = cloud.lab.hypervisors[1]
-    before = sorted(f.text for f in hypervisor.dump_flows())
+    before = flows(hypervisor)
     hypervisor.kill_vswitchd()
     assert vms[0].ping(vms[1].ip, count=2, interval=0.1).received == 0
     hypervisor.start_vswitchd()
     until("ping again", lambda: vms[0].ping(vms[1].ip, count=1).received, timeout=30)
-    until("every flow is back", lambda: sorted(f.text for f in hypervisor.dump_flows()) == before, timeout=30)
+    until("every flow is back", lambda: flows(hypervisor) == before, timeout=30)
 
 
 def test_a_hypervisor_that_goes_away_is_reported_and_heals(cloud, trio) -> None:

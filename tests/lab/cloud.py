@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from tools.lab import VM, Controller, Lab
+from tools.lab import VM, Controller, Hypervisor, Lab
 
 T = TypeVar("T")
 
@@ -21,6 +23,11 @@ def until(what: str, condition: Callable[[], T], timeout: float = 20.0, interval
             return value
         assert time.monotonic() < end, f"{what}: not within {timeout} s (last: {value!r})"
         time.sleep(interval)
+
+
+def flows(hypervisor: Hypervisor) -> list[str]:
+    """The flows of br-int, sorted, without what changes by itself."""
+    return sorted(re.sub(r"(duration|n_packets|n_bytes|idle_age|hard_age)=[^,]*, ", "", flow) for flow in hypervisor.dump_flows())
 
 
 class Cloud:
@@ -88,6 +95,14 @@ class Cloud:
         self.wait_active("ports", port["id"])
         return vm
 
+    def store_process(self) -> int | None:
+        """Process id of the controller's embedded store server."""
+        controller = self.controller.process.pid
+        for child in Path(f"/proc/{controller}/task/{controller}/children").read_text().split():
+            if b"intent.db" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        return None
+
     def wait_active(self, collection: str, id: str) -> dict[str, Any]:
         def active() -> dict[str, Any] | None:
             shown = self.api.get(f"/v1/{collection}/{id}")
@@ -97,7 +112,7 @@ class Cloud:
 
     def counter(self, name: str) -> float:
         """The sum of a metric's values at /metrics."""
-        text = self.controller.metrics()
+        text = self.api.get("/metrics")
         values = [float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
         assert values, f"no metric {name}"
         return sum(values)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from tools.lab import Sniffer
+
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 MARK = b"NovaNet-marks-this"
 
@@ -65,3 +67,29 @@ def _icmpv6(kind: int, src: bytes, dst: bytes, body: bytes) -> bytes:
     length = (4 + len(body)).to_bytes(2, "big")
     check = _checksum(src + dst + b"\0\0" + length + b"\0\0\0\x3a" + bytes([kind, 0, 0, 0]) + body)
     return b"\x60\0\0\0" + length + b"\x3a\xff" + src + dst + bytes([kind, 0]) + check + body
+
+
+class Frame:
+    """What a sniffer saw."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.eth_dst, self.eth_src = data[:6].hex(":"), data[6:12].hex(":")
+        self.eth_type = int.from_bytes(data[12:14], "big")
+
+    @property
+    def marked(self) -> bool:
+        return MARK in self.data
+
+    @property
+    def is_arp_request(self) -> bool:
+        return self.eth_type == 0x0806 and self.data[20:22] == b"\0\x01"
+
+    @property
+    def is_neighbour_solicitation(self) -> bool:
+        return self.eth_type == 0x86DD and self.data[20] == 58 and self.data[54] == 135
+
+
+def seen(sniffer: Sniffer) -> list[Frame]:
+    """Everything that a sniffer has collected."""
+    return [Frame(data) for data in sniffer.frames]

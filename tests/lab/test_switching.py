@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from .cloud import Cloud, until
-from .frames import BROADCAST, MARK, udp
+from tools.lab import Sniffer
+
+from .cloud import Cloud
+from .frames import BROADCAST, MARK, seen, udp
 
 TUNNELS = {
     "geneve": {"mesh": {}, "overhead": 62},
@@ -67,21 +69,21 @@ def test_the_same_addresses_in_another_network_never_meet(cloud, trio) -> None:
     twin = cloud.vm(other, 1, "10.0.0.77", "fd00:1::77")
     assert alone.port["mac_address"] != vms[0].port["mac_address"]
     assert alone.ping(twin.ip, count=2).received == 2
-    with vms[1].sniff() as seen:
+    with vms[1].sniff() as sniffer:
         assert alone.ping(vms[1].ip, count=2, interval=0.1).received == 0
         assert vms[1].ping("10.0.0.77", count=2, interval=0.1).received == 0
-    assert not [frame for frame in seen if alone.port["mac_address"] == frame.eth_src]
+    assert not [frame for frame in seen(sniffer) if alone.port["mac_address"] == frame.eth_src]
 
 
 def test_arp_and_neighbour_discovery_are_answered_at_the_sender(trio) -> None:
     _, vms = trio
-    vms[0].forget_neighbours()
-    with vms[1].sniff() as seen, vms[2].sniff() as third:
+    vms[0].exec("ip neigh flush dev eth0")
+    with vms[1].sniff() as second, vms[2].sniff() as third:
         assert vms[0].ping(vms[1].ip, count=1).received == 1
         assert vms[0].ping(vms[1].ip6, count=1).received == 1
-    asks = [frame for frame in seen if frame.is_arp_request or frame.is_neighbour_solicitation]
+    asks = [frame for frame in seen(second) if frame.is_arp_request or frame.is_neighbour_solicitation]
     assert not [frame for frame in asks if frame.eth_src == vms[0].port["mac_address"]]
-    assert not [frame for frame in third if frame.eth_src == vms[0].port["mac_address"]]
+    assert not [frame for frame in seen(third) if frame.eth_src == vms[0].port["mac_address"]]
 
 
 def test_unicast_reaches_its_receiver_only(trio) -> None:
@@ -89,7 +91,7 @@ def test_unicast_reaches_its_receiver_only(trio) -> None:
     with vms[2].sniff() as third:
         assert vms[0].ping(vms[1].ip, count=3, interval=0.05).received == 3
     mine = {vms[0].port["mac_address"], vms[1].port["mac_address"]}
-    assert not [frame for frame in third if frame.eth_src in mine and frame.eth_dst in mine]
+    assert not [frame for frame in seen(third) if frame.eth_src in mine and frame.eth_dst in mine]
 
 
 def test_an_unknown_destination_goes_nowhere(cloud, trio) -> None:
@@ -99,7 +101,7 @@ def test_an_unknown_destination_goes_nowhere(cloud, trio) -> None:
         for _ in range(5):
             vms[0].send_frame(frame)
         assert vms[0].ping(vms[1].ip, count=1).received == 1
-    assert not [f for f in (*one, *two) if f.eth_dst == "02:ff:ff:ff:ff:01"]
+    assert not [f for f in (*seen(one), *seen(two)) if f.eth_dst == "02:ff:ff:ff:ff:01"]
 
 
 def test_broadcast_leaves_once_for_each_other_hypervisor(cloud, trio) -> None:
@@ -107,16 +109,16 @@ def test_broadcast_leaves_once_for_each_other_hypervisor(cloud, trio) -> None:
     more = [cloud.vm(network, 1), cloud.vm(network, 1)]
     frame = udp(vms[0].ip, "255.255.255.255", vms[0].port["mac_address"], BROADCAST)
     hypervisor = cloud.lab.hypervisors[0]
-    with cloud.lab.underlay.sniff(hypervisor) as wire, vms[0].sniff() as own:
-        receivers = [vms[1], vms[2], *more]
+    receivers = [vms[1], vms[2], *more]
+    with Sniffer(hypervisor.namespace, "eth0", outgoing=True) as wire, vms[0].sniff() as own:
         sniffers = [vm.sniff() for vm in receivers]
-        seen = [sniffer.__enter__() for sniffer in sniffers]
         vms[0].send_frame(frame)
-        for frames in seen:
-            until("broadcast received", lambda frames=frames: [f for f in frames if MARK in f.data])
         for sniffer in sniffers:
-            sniffer.__exit__(None, None, None)
-    for frames in seen:
-        assert len([f for f in frames if MARK in f.data]) == 1
-    assert len([f for f in wire if MARK in f.data]) == 2
-    assert not [f for f in own if MARK in f.data and not f.outgoing]
+            sniffer.wait(lambda data: MARK in data)
+        assert vms[0].ping(vms[1].ip, count=1).received == 1
+        for sniffer in sniffers:
+            sniffer.stop()
+    for sniffer in sniffers:
+        assert len([f for f in seen(sniffer) if f.marked]) == 1
+    assert len([f for f in seen(wire) if f.marked]) == 2
+    assert not [f for f in seen(own) if f.marked]

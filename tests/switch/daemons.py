@@ -15,13 +15,16 @@ DEADLINE = 20.0
 
 
 class Ovs:
-    """ovsdb-server and ovs-vswitchd with an empty configuration; `system_id` becomes its external_ids:system-id."""
+    """ovsdb-server and ovs-vswitchd with an empty configuration.
 
-    def __init__(self, directory: Path, system_id: str, *remotes: str) -> None:
+    `system_id` becomes its external_ids:system-id, `server_options` are further arguments of ovsdb-server.
+    """
+
+    def __init__(self, directory: Path, system_id: str, *server_options: str) -> None:
         directory.mkdir()
         self.directory, self.system_id = directory, system_id
         self.socket = f"unix:{directory}/db.sock"
-        self._remotes = [f"--remote=p{self.socket}", *(f"--remote={remote}" for remote in remotes)]
+        self._options = [f"--remote=p{self.socket}", f"--unixctl={directory}/ovsdb.ctl", *server_options]
         self._env = os.environ | {name: str(directory) for name in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._run("ovsdb-tool", "create", f"{directory}/conf.db", str(schema()))
@@ -36,7 +39,7 @@ class Ovs:
         """Start ovsdb-server, on the database that is there."""
         path = self.directory / "db.sock"
         path.unlink(missing_ok=True)
-        self._start("ovsdb-server", f"{self.directory}/conf.db", *self._remotes, f"--unixctl={self.directory}/ovsdb.ctl")
+        self._start("ovsdb-server", f"{self.directory}/conf.db", *self._options)
         wait_for(path.exists)
 
     def kill_server(self) -> None:
@@ -53,9 +56,9 @@ class Ovs:
         """A column as ovs-vsctl prints it; empty when there is no such row."""
         return self.vsctl("--if-exists", "get", table, record, column).strip('"')
 
-    def ovsdb_appctl(self, *arguments: str) -> str:
-        """Tell ovsdb-server something."""
-        return self._run("ovs-appctl", "-t", f"{self.directory}/ovsdb.ctl", *arguments).strip()
+    def add_remote(self, remote: str) -> None:
+        """Have ovsdb-server listen somewhere, or connect to somewhere, besides its socket."""
+        self._run("ovs-appctl", "-t", f"{self.directory}/ovsdb.ctl", "ovsdb-server/add-remote", remote)
 
     def plug(self, name: str, port_id: str, bridge: str = "br-int") -> None:
         """Do what a hypervisor does when a VM starts."""

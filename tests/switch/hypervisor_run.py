@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from tests.switch.hypervisor_world import World  # isort: skip
-from tests.switch import hypervisor_connections, hypervisor_scenarios
+from tests.switch import hypervisor_connections, hypervisor_scenarios, hypervisor_sessions
 
 
 def main(name: str, directory: str) -> None:
-    for module in (hypervisor_scenarios, hypervisor_connections):
+    for module in (hypervisor_scenarios, hypervisor_connections, hypervisor_sessions):
         for scenario in module.SCENARIOS:
             if scenario.__name__ == name:
                 options = getattr(scenario, "options", lambda _directory: {})(Path(directory))

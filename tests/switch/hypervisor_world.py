@@ -98,9 +98,9 @@ class World:
         self.core.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH))])
         self.hypervisors.start()
 
-    def ovs(self, name: str, *remotes: str) -> Ovs:
+    def ovs(self, name: str, *server_options: str) -> Ovs:
         """A host's Open vSwitch, not yet known to NovaNet."""
-        switch = Ovs(self.directory / name, name, *remotes)
+        switch = Ovs(self.directory / name, name, *server_options)
         self.switches.append(switch)
         return switch
 
@@ -144,6 +144,11 @@ class World:
         before = object()
         while before != (before := counter()):
             eventlet.sleep(quiet)
+
+    def listener(self) -> tuple[str, int]:
+        """Where the first listener listens."""
+        wait_for(lambda: self.hypervisors.listeners[0].port)
+        return "127.0.0.1", self.hypervisors.listeners[0].port
 
     def close(self) -> None:
         self.hypervisors.stop()

@@ -8,8 +8,7 @@ standard input ends. How far an object is realised is what its description says:
 
 from __future__ import annotations
 
-import sys
-
+# ruff: noqa: E402
 import eventlet
 
 eventlet.monkey_patch()
@@ -18,6 +17,7 @@ import json
 import logging
 import random
 import re
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -62,7 +62,8 @@ class Store:
             edit = admit(draft, write, self._allocator, str(uuid.uuid4()))
             draft.stage(edit)
             made.append(edit.value)
-        eventlet.sleep(0)
+        if len(writes) == 1:
+            eventlet.sleep(0)
         self.core.apply(draft.edits)
         return made
 

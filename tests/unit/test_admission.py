@@ -390,7 +390,7 @@ def test_hypervisors(world: World) -> None:
 
 
 def test_numbers_run_out(world: World) -> None:
-    full = {n: "x" for n in range(1, 2**16)}
+    full = dict.fromkeys(range(1, 2**16), "x")
     del full[40000]
     assert world.allocator.number(full, (1, 2**16 - 1), "hypervisor_key") == 40000
     full[40000] = "x"

@@ -126,13 +126,13 @@ def test_an_update_writes_what_changed_and_waits_for_the_revision() -> None:
 
 def test_changed_addresses_are_new_rows() -> None:
     new = replace(PORT, fixed_ips=(FixedIp(B, "10.0.0.5"),), revision_number=4)
-    wait, insert, update = operations([Step(Edit("port", C, new), PORT)])
+    _, insert, update = operations([Step(Edit("port", C, new), PORT)])
     assert insert["row"] == {"subnet": ["uuid", B], "ip_address": "10.0.0.5", "position": 0}
     assert update["row"]["fixed_ips"] == ["set", [["named-uuid", insert["uuid-name"]]]]
 
 
 def test_a_new_subnet_waits_for_the_others_of_its_network() -> None:
-    wait, insert = operations([Step(Edit("subnet", B, SUBNET), None, frozenset({"10.2.0.0/24", "10.1.0.0/24"}))])
+    wait, _ = operations([Step(Edit("subnet", B, SUBNET), None, frozenset({"10.2.0.0/24", "10.1.0.0/24"}))])
     assert wait["where"] == [["network_id", "==", ["uuid", A]]]
     assert wait["rows"] == [{"cidr": "10.1.0.0/24"}, {"cidr": "10.2.0.0/24"}]
 

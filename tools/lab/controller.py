@@ -80,12 +80,16 @@ class Controller:
     """``ryu-manager`` with these apps, for the hypervisors of a lab: REST on a loopback port, OpenFlow on a Unix socket.
 
     ``options`` are further lines of its configuration file (``{"audit_interval": 5}``; lists become commas). It runs
-    between ``start()`` and ``terminate()`` or ``kill()``, any number of times, or within ``with``, where it is ready.
+    ``port`` is that of REST (any free one when None). It runs between ``start()`` and ``terminate()`` or ``kill()``, any number of times, or within ``with``, where it is ready.
     Its state is kept in the lab's directory.
     """
 
     def __init__(
-        self, lab: Lab, apps: Sequence[str] = ("novanet_apps.all",), options: Mapping[str, Any] | None = None
+        self,
+        lab: Lab,
+        apps: Sequence[str] = ("novanet_apps.all",),
+        options: Mapping[str, Any] | None = None,
+        port: int | None = None,
     ) -> None:
         self.lab, self.apps = lab, tuple(apps)
         self.state_dir = lab.directory / "controller"
@@ -93,7 +97,7 @@ class Controller:
         self.config_file = lab.directory / "novanet.conf"
         self.log = lab.directory / "controller.log"
         """What it printed, all its runs one after the other."""
-        self.port = _free_port()
+        self.port = _free_port([port] if port else random.sample(PORTS, len(PORTS)))
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[Any] | None = None
         self._write_config(options or {})
@@ -204,6 +208,7 @@ class Controller:
             "state_dir": self.state_dir,
             "rest_listen": f"127.0.0.1:{self.port}",
             "openflow_listen": f"punix:{self.openflow_socket}",
+            "ovsdb_listen": f"punix:{self.lab.directory / 'ovsdb-passive.sock'}",
             "controller_target": f"unix:{{rundir}}/{CONTROLLER_SOCKET}",
         }
         settings.update(options)
@@ -221,13 +226,16 @@ def _parse(content: bytes, content_type: str) -> Any:
     return content.decode(errors="replace") or None
 
 
-def _free_port() -> int:
-    """A loopback port that nobody listens on."""
-    for port in random.sample(PORTS, len(PORTS)):
+def _free_port(ports: Sequence[int]) -> int:
+    """The first of these loopback ports that nobody listens on. Raises LabError when there is none."""
+    for port in ports:
         with socket.socket() as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 attempt.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise LabError(f"no free port from {PORTS.start} to {PORTS.stop}")
+    raise LabError(
+        f"port {min(ports)} of 127.0.0.1 is in use by another program" if len(ports) == 1 else "no port is free"
+    )

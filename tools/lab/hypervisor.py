@@ -261,7 +261,8 @@ class Hypervisor:
     def _check_running(self) -> bool:
         for name, daemon in (("ovsdb-server", self._ovsdb), ("ovs-vswitchd", self._vswitchd)):
             if daemon and daemon.poll() not in (None, -signal.SIGKILL, -signal.SIGTERM, 0):
-                words = "".join(path.read_text()[-1500:] for path in sorted(self.directory.glob(f"{name}.*g")))
+                logs = [self.directory / f"{name}.{suffix}" for suffix in ("log", "err")]
+                words = "".join(path.read_text(errors="replace")[-1500:] for path in logs if path.exists())
                 raise LabError(f"{name} of {self.name} ended ({daemon.returncode}): {words}")
         return True
 

@@ -1,0 +1,154 @@
+"""``make run``: the whole of NovaNet on this machine, with a proof that VMs on three hypervisors reach each other.
+
+Brings up a lab, a controller and two networks that use the same addresses, pings between all VMs and stays until
+Ctrl-C (``ONCE=1``: ends after the proof). Exit code 0 when everything reached what it should and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tools.lab import VM, Api, Controller, Lab, LabError
+
+HYPERVISORS = 3
+NETWORKS = ("blue", "red")
+SUBNETS = ("10.0.0.0/24", "fd00:a::/64")
+REST = 8080
+
+
+def say(text: str = "") -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)
+
+
+class Sample:
+    """A sample network: what was asked for over REST, and the VMs that were plugged for it."""
+
+    def __init__(self, api: Api, name: str) -> None:
+        self.name = name
+        self.network = api.post("/v1/networks", {"name": name})
+        subnets = [api.post("/v1/subnets", {"network_id": self.network["id"], "cidr": cidr}) for cidr in SUBNETS]
+        wanted = [
+            {
+                "name": f"{name}-{number + 1}",
+                "network_id": self.network["id"],
+                "fixed_ips": [{"subnet_id": subnet["id"]} for subnet in subnets],
+            }
+            for number in range(HYPERVISORS)
+        ]
+        self.ports: list[dict[str, Any]] = api.post("/v1/ports", wanted)
+        self.vms: list[VM] = []
+
+    def boot(self, lab: Lab, controller: Controller) -> None:
+        """Plug one VM into each hypervisor, and wait until the switches have confirmed its port."""
+        self.vms = [
+            lab.boot(controller, hypervisor, port["id"], port["name"])
+            for hypervisor, port in zip(lab.hypervisors, self.ports, strict=True)
+        ]
+        for port in self.ports:
+            controller.wait_status(f"/v1/ports/{port['id']}")
+
+    def address(self, number: int, version: int) -> str:
+        """The address of a VM."""
+        addresses = [fixed["ip_address"] for fixed in self.ports[number]["fixed_ips"]]
+        return next(text for text in addresses if (":" in text) == (version == 6))
+
+
+def show_pings(sample: Sample, version: int) -> bool:
+    """Ping from every VM to every other and print the round-trip times; whether all arrived."""
+    numbers = range(len(sample.vms))
+    names = [port["name"] for port in sample.ports]
+
+    def row(source: int) -> list[str]:
+        found = []
+        for target in numbers:
+            result = sample.vms[source].ping(sample.address(target, version), count=3, interval=0.05)
+            best = f"{min(result.rtts):.2f} ms" if result.received == result.sent else "LOST"
+            found.append("-" if source == target else best)
+        return found
+
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        rows = list(pool.map(row, numbers))
+    corner = f"IPv{version}, from \\ to"
+    say(f"  {corner:<18}" + "".join(f"{name:>11}" for name in names))
+    for name, cells in zip(names, rows, strict=True):
+        say(f"  {name:<18}" + "".join(f"{cell:>11}" for cell in cells))
+    return not any("LOST" in cells for cells in rows)
+
+
+def prove(samples: list[Sample], controller: Controller) -> bool:
+    """Show that VMs of a network reach each other, and that networks with the same addresses do not meet."""
+    good = True
+    for sample in samples:
+        network = controller.api.get(f"/v1/networks/{sample.network['id']}")
+        say(f"\nnetwork {sample.name} (VNI {network['vni']}, MTU {network['mtu']}, {network['status']})")
+        for version in (4, 6):
+            good &= show_pings(sample, version)
+    good &= show_isolation(samples)
+    return good
+
+
+def show_isolation(samples: list[Sample]) -> bool:
+    """The same address in two networks is two VMs: a ping in one is seen by that network's VM only."""
+    here, there = samples
+    target = here.address(1, 4)
+    with here.vms[1].sniff() as mine, there.vms[1].sniff() as theirs:
+        reached = here.vms[0].ping(target, count=3, interval=0.05).received == 3
+    source = bytes.fromhex(here.vms[0].mac.replace(":", ""))
+    seen = [sum(frame[6:12] == source for frame in sniffer.frames) for sniffer in (mine, theirs)]
+    say(
+        f"\n{here.name} and {there.name} use the same addresses: a ping to {target} in {here.name} was seen "
+        f"{seen[0]} times by {here.ports[1]['name']}, {seen[1]} times by {there.ports[1]['name']}"
+    )
+    return reached and seen[0] > 0 and seen[1] == 0
+
+
+def explain(controller: Controller) -> None:
+    """Where everything is, for another terminal."""
+    say(f"\ndashboard    {controller.url}/#token={controller.token}")
+    say("command line, in another terminal:")
+    say(f"  export NOVANET_ENDPOINT={controller.url} NOVANET_TOKEN_FILE={controller.state_dir / 'admin.token'}")
+    say("  .venv/bin/novanet status")
+    say(f"log          {controller.log}")
+
+
+def run(once: bool) -> int:
+    """Bring everything up, prove it, and stay. Returns the exit code."""
+    say(f"starting {HYPERVISORS} hypervisors with Open vSwitch …")
+    with Lab(HYPERVISORS) as lab:
+        say("starting the controller: ryu-manager novanet_apps.all …")
+        with Controller(lab, port=REST) as controller:
+            say("telling it of the hypervisors, asking for networks and ports over REST …")
+            lab.deploy(controller)
+            samples = [Sample(controller.api, name) for name in NETWORKS]
+            say("plugging VMs …")
+            for sample in samples:
+                sample.boot(lab, controller)
+            good = prove(samples, controller)
+            say("\nEverything works." if good else "\nNOT everything works, see above.")
+            if not good or once:
+                return 0 if good else 1
+            explain(controller)
+            say("\nCtrl-C ends it and removes everything.")
+            threading.Event().wait()
+    return 0
+
+
+def main() -> int:
+    """Entry point."""
+    try:
+        return run(once=os.environ.get("ONCE", "") not in ("", "0"))
+    except KeyboardInterrupt:
+        say("\nremoved.")
+        return 0
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
