@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from novanet_apps.flow_engine import FlowEngine
 from novanet_apps.hypervisors import Hypervisors
 from novanet_apps.intent import IntentStore
+from novanet_apps.metrics import Metric, collect
 from novanet_apps.reconciler import Reconciler
 from pipelines.compiler import Compiler, Feature
 from topology.changes import Change, Edit
@@ -46,10 +47,11 @@ class Core:
         self.reconciler.start(Compiler(self.features))
         self.engine.start()
         self.hypervisors.start()
+        self.store.on_ready(self.reconciler.store_ready)
         self.store.start()
 
-    def stop(self) -> None:
-        """End what was started: sessions, the embedded server. The switches keep what they have."""
+    def close(self) -> None:
+        """Called by Ryu when it ends: sessions and the embedded server end, the switches keep what they have."""
         self.hypervisors.stop()
         self.engine.stop()
         self.store.stop()
@@ -69,3 +71,7 @@ class Core:
     def subscribe(self, tell: Callable[[list[Change]], None]) -> None:
         """Call ``tell`` with every batch of changes, in the greenlet that made them; it must not block."""
         self._subscribers.append(tell)
+
+    def counters(self) -> dict[str, Metric]:
+        """The metrics of all parts, by name."""
+        return collect(self)

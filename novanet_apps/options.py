@@ -91,8 +91,8 @@ REST = [
     ),
     cfg.IntOpt("rest_max_body", default=4 << 20, min=1024, help="bytes that the body of a request has at most"),
     cfg.IntOpt(
-        "rest_max_connections", default=4096, min=1,
-        help="connections served at a time; more wait, and idle ones are closed for them",
+        "rest_max_connections", default=16384, min=1,
+        help="connections served at a time, three quarters of the limit of open files at most; more wait, and idle ones are closed for them",
     ),
 ]  # fmt: skip
 
@@ -111,7 +111,16 @@ HYPERVISORS = [
     cfg.FloatOpt("ovsdb_probe_interval", default=5.0, min=1.0, help="seconds of silence after which an OVSDB server is probed"),
 ]  # fmt: skip
 
-ALL = HYPERVISORS + REST + STORE + LOGGING + TLS + OPENFLOW + ENGINE
+PARTS: dict[str, list[cfg.Opt]] = {
+    "OpenFlow": OPENFLOW,
+    "Flow engine": ENGINE,
+    "Hypervisors (OVSDB)": HYPERVISORS,
+    "Intent store": STORE,
+    "REST": REST,
+    "TLS of OpenFlow and OVSDB": TLS,
+    "Logs": LOGGING,
+}
+ALL = [option for part in PARTS.values() for option in part]
 for option in ALL:
     option.name = option.name.replace("_", "-")  # --audit-interval on the command line, audit_interval in a file
 CONF.register_cli_opts(ALL)

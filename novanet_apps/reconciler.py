@@ -38,7 +38,6 @@ class Reconciler:
         self.core = core
         self.compiler = Compiler()
         self.full_recomputes = 0
-        self.owners_compiled = 0
         self._dirty: dict[str, dict[Owner, None]] = {}
         self._known: set[str] = set()
         self._first: set[str] = set()
@@ -140,7 +139,6 @@ class Reconciler:
                 self.core.engine.complete(hypervisor)
 
     def _compile(self, hypervisor: str, owner: Owner) -> list[Any]:
-        self.owners_compiled += 1
         try:
             return self.compiler.compile(self.core.topology, hypervisor, owner)
         except Exception:

@@ -7,14 +7,16 @@ of what more than one owner wants there is a count.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 Owner = tuple[str, str]
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Plan(NamedTuple, Generic[Key]):
+@dataclass(frozen=True)
+class Plan(Generic[Key]):
     """A change that contradicts nobody: how many owners let go of each key, and what owners take."""
 
     leaves: dict[Key, int]

@@ -138,7 +138,9 @@ class Ledger:
             if isinstance(rule, Flow):
                 key, body = encode_flow(rule, version, cookie)
                 if flows.setdefault(key, body) != body:
-                    raise ValueError(f"wants one flow to do two things: {describe(key, flows[key])}; {describe(key, body)}")
+                    raise ValueError(
+                        f"wants one flow to do two things: {describe(key, flows[key])}; {describe(key, body)}"
+                    )
             elif isinstance(rule, Group):
                 body = encode_group(rule, version)
                 if wanted.groups.setdefault(rule.id, body) != body:

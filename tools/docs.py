@@ -73,9 +73,38 @@ def _field(field: fields.Field) -> str:
     return f"`{names[0]}`" if names else f"`{field.name}`"
 
 
+def options_page() -> str:
+    """docs/options.md: every option, its default and what it does."""
+    from novanet_apps import options
+
+    lines = [
+        "# Options",
+        "",
+        "Generated from `novanet_apps/options.py` by `make docs`. In a file, `ryu-manager --config-file novanet.conf`, an "
+        "option stands under `[DEFAULT]` as `audit_interval = 30`; on the command line as `--audit-interval 30`.",
+    ]
+    for title, group in options.PARTS.items():
+        lines += ["", f"## {title}", "", "| option | default | what |", "|---|---|---|"]
+        lines += [f"| `{option.dest}` | {_default(option.default)} | {option.help} |" for option in group]
+    return "\n".join([*lines, ""])
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: every metric."""
+    from novanet_apps.rest.metrics import metrics_page
+
+    return metrics_page()
+
+
+def _default(value: object) -> str:
+    if value in (None, "", []):
+        return ""
+    return f"`{','.join(map(str, value)) if isinstance(value, list) else value}`"
+
+
 _NAMED = ("NETWORK", "IN_PORT_KEY", "OUT_PORT_KEY", "SRC_IDENTITY", "DST_IDENTITY", "PEER", "FLAGS")
 
-PAGES: dict[str, Callable[[], str]] = {"pipeline.md": pipeline_page}
+PAGES: dict[str, Callable[[], str]] = {"pipeline.md": pipeline_page, "options.md": options_page, "metrics.md": metrics_page}
 
 
 def main() -> int:

@@ -67,7 +67,7 @@ def show_pings(sample: Sample, version: int) -> bool:
         found = []
         for target in numbers:
             result = sample.vms[source].ping(sample.address(target, version), count=3, interval=0.05)
-            best = f"{min(result.rtts):.2f} ms" if result.received == result.sent else "LOST"
+            best = f"{min(result.rtts) * 1000:.2f} ms" if result.received == result.sent else "LOST"
             found.append("-" if source == target else best)
         return found
 

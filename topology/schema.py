@@ -158,12 +158,18 @@ class Step(NamedTuple):
 
 
 def operations(steps: Iterable[Step]) -> list[Operation]:
-    """The operations that make edits, in their order."""
+    """The operations that make edits, in their order.
+
+    With a subnet go its addresses, which in RFC 7047 would keep it until the server has collected those of ports
+    that are deleted in the same transaction; a port that is not deleted still keeps them, and so the subnet.
+    """
     found: list[Operation] = []
     for number, step in enumerate(steps):
         (kind, id, new), old = step.edit, step.old
         found += _guards(step)
         if new is None:
+            if isinstance(old, Subnet):
+                found.append({"op": "delete", "table": ADDRESS, "where": [["subnet", "==", ["uuid", id]]]})
             found.append({"op": "delete", "table": table(kind), "where": _row_of(id)})
             continue
         addresses: list[str] = []

@@ -50,7 +50,7 @@ class ConnectionFailed(Exception):
     """The connection has to end; the text says why."""
 
 
-class Datapath(controller.Datapath):  # type: ignore[misc]
+class Datapath(controller.Datapath):
     """A switch's connection, over TCP, TLS or a unix socket. Everything but ``serve`` may be called by any greenlet."""
 
     def __init__(
@@ -67,11 +67,11 @@ class Datapath(controller.Datapath):  # type: ignore[misc]
         ofproto_protocol.ProtocolDesc.__init__(self)
         self.socket = socket
         self.address = address
-        self.id: int | None = None
+        self.id: Any = None
         self.ports: dict[int, Any] = {}
         self.is_active = True
         self.xid = random.randrange(1 << 31)
-        self._raw_xid = random.randrange(1 << 31)
+        self._raw_xid = random.randrange(1 << 30)
         self.counters = counters
         self.ofp_brick = app_manager.lookup_service_brick("ofp_event")
         self.state: str | None = None
@@ -100,9 +100,9 @@ class Datapath(controller.Datapath):  # type: ignore[misc]
         self._taps.setdefault(message_type, []).append(reader)
 
     def next_xid(self) -> int:
-        """A transaction id for a raw request: its top bit is set, as those of Ryu's messages never have it."""
-        self._raw_xid = (self._raw_xid + 1) & 0x7FFFFFFF
-        return self._raw_xid | 0x80000000
+        """A transaction id for a single raw request: its two top bits are set, and Ryu's messages never have the first."""
+        self._raw_xid = (self._raw_xid + 1) & 0x3FFFFFFF
+        return self._raw_xid | 0xC0000000
 
     def set_xid(self, msg: Any) -> int:
         """Give a Ryu message its transaction id."""

@@ -11,6 +11,7 @@ import eventlet
 from novanet_apps.compat import CONNECTIONS, Datapath
 from pipelines.compiler import Owner
 from pipelines.flow import Rule
+from pipelines.wire.openflow import Type
 
 from .bridge import Bridge
 from .counters import Counters
@@ -19,7 +20,6 @@ from .session import Session
 
 LOG = logging.getLogger(__name__)
 
-Confirmed = Callable[[str], None]
 PacketIn = Callable[[str, bytes], None]
 """(hypervisor, the whole OFPT_PACKET_IN message)."""
 
@@ -33,7 +33,8 @@ class FlowEngine:
         self._expected: dict[int, str] = {}
         self._connected: dict[int, Datapath] = {}
         self._refusals: dict[int, str] = {}
-        self._confirmed: list[Confirmed] = []
+        self._confirmed: list[Callable[[str], None]] = []
+        self._recompile: list[Callable[[str], None]] = []
         self._packet_in: list[PacketIn] = []
         self._watch: Any = None
         CONNECTIONS.counters = self.counters
@@ -121,9 +122,14 @@ class FlowEngine:
             if dpid not in self._expected
         ]
 
-    def on_confirmed(self, tell: Confirmed) -> None:
+    def on_confirmed(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the hypervisor's id whenever its bridge confirmed, refused, came or went."""
         self._confirmed.append(tell)
+
+    def on_recompile(self, tell: Callable[[str], None]) -> None:
+        """Call ``tell`` with a hypervisor's id when everything that is wanted of its bridge has to be put again, and
+        ``complete`` said again: its version of OpenFlow has changed, and what was put was encoded for the old one."""
+        self._recompile.append(tell)
 
     def on_packet_in(self, take: PacketIn) -> None:
         """Give every packet-in of a known bridge to ``take``, as bytes, in the receiving greenlet; it must not block."""
@@ -135,6 +141,7 @@ class FlowEngine:
         """A switch is there: put it to work if its hypervisor is known."""
         older = self._connected.get(datapath.id)
         self._connected[datapath.id] = datapath
+        datapath.tap(int(Type.PACKET_IN), lambda xid, message: self._punted(datapath.id, message))
         self._refusals.pop(datapath.id, None)
         hypervisor = self._expected.get(datapath.id)
         if hypervisor is None:
@@ -161,18 +168,23 @@ class FlowEngine:
     def _bridge(self, hypervisor_id: str) -> Bridge:
         found = self._bridges.get(hypervisor_id)
         if found is None:
-            found = self._bridges[hypervisor_id] = Bridge(hypervisor_id, self.counters, self._tell)
+            found = self._bridges[hypervisor_id] = Bridge(hypervisor_id, self.counters, self._tell, self._ask_again)
         return found
 
     def _attach(self, bridge: Bridge, datapath: Datapath) -> None:
         bridge.attach(Session(datapath))
-        datapath.tap(10, lambda xid, message: self._punted(bridge.hypervisor_id, message))
         self._tell(bridge.hypervisor_id)
 
-    def _punted(self, hypervisor_id: str, message: bytes) -> bool:
-        for take in self._packet_in:
-            take(hypervisor_id, message)
+    def _punted(self, dpid: int, message: bytes) -> bool:
+        hypervisor = self._expected.get(dpid)
+        if hypervisor is not None:
+            for take in self._packet_in:
+                take(hypervisor, message)
         return False
+
+    def _ask_again(self, hypervisor_id: str) -> None:
+        for tell in self._recompile:
+            tell(hypervisor_id)
 
     def _tell(self, hypervisor_id: str) -> None:
         for tell in self._confirmed:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import NoReturn
 
-from eventlet.event import Event
-from eventlet.timeout import Timeout
+from eventlet.queue import Empty, LightQueue
 
 from novanet_apps.compat import Datapath
 from pipelines.wire import requests
@@ -15,11 +15,15 @@ from pipelines.wire.replies import Part, Reply, read
 
 Build = Callable[[int, int], bytes]
 """(version, transaction id) -> a request's bytes."""
-Answer = Callable[[Reply], None]
-"""Takes what answers a request; runs in the receiving greenlet and must not block. Raises ValueError where it is malformed."""
+Answer = Callable[[Reply], object]
+"""Takes what answers a request, in the receiving greenlet."""
 
+FIRST_XID = 0x80000000
+"""Ours begin here; those of Ryu's messages are below."""
 REQUEST_TIMEOUT = 300.0
 """Seconds without any part of an answer after which a switch that still answers probes has lost a request."""
+PARTS = 8
+"""Parts of an answer, 64 KB each, that wait to be taken."""
 
 
 class SwitchError(Exception):
@@ -41,28 +45,29 @@ class Session:
         self.datapath = datapath
         self.version: int = datapath.ofproto.OFP_VERSION
         self.ended = False
+        self.on_batch_reply: Callable[[int, Reply], bool] = _nobody
+        """Is shown (xid, message) of what answers no single request; returns whether it was for it."""
         self._answers: dict[int, Answer] = {}
-        self._waiting: set[Event] = set()
         for kind in (
             Type.ERROR, Type.EXPERIMENTER, Type.MULTIPART_REPLY, Type.BARRIER_REPLY, Type.ROLE_REPLY, Type.BUNDLE_CONTROL,
         ):  # fmt: skip
             datapath.tap(int(kind), self._receive)
 
     def _receive(self, xid: int, message: bytes) -> bool:
+        if xid < FIRST_XID:
+            return False
+        reply = read(Message(message[0], message[1], xid, message[8:]))
         answer = self._answers.get(xid)
         if answer is None:
-            return False
-        answer(read(Message(message[0], message[1], xid, message[8:])))
+            return self.on_batch_reply(xid, reply)
+        answer(reply)
         return True
 
     def end(self) -> None:
-        """The connection is gone: whoever waits gets SessionEnded."""
+        """The connection is gone, and with it what waits for answers: its owner kills the greenlets that do."""
         self.ended = True
         self._answers.clear()
-        for event in self._waiting:
-            if not event.ready():
-                event.send_exception(SessionEnded())
-        self._waiting.clear()
+        self.on_batch_reply = _nobody
 
     def expect(self, answer: Answer) -> int:
         """A fresh transaction id whose answers go to ``answer`` until ``forget``."""
@@ -80,59 +85,58 @@ class Session:
 
     def ask(self, build: Build) -> Reply:
         """Send a request and wait for its one answer. Raises SwitchError, SessionEnded."""
-        found: list[Reply] = []
-        self._wait(build, found.append)
-        return found[0]
+        if self.ended:
+            raise SessionEnded
+        answer = LightQueue()
+        xid = self.expect(answer.put)
+        try:
+            self.send(build(self.version, xid))
+            reply: Reply = answer.get(timeout=REQUEST_TIMEOUT)
+        except Empty:
+            self._lost()
+        finally:
+            self.forget(xid)
+        if isinstance(reply, Error):
+            raise SwitchError(reply)
+        return reply
 
-    def collect(self, build: Build, take: Callable[[Part], None]) -> None:
-        """Send a multipart request and give every part of the answer to ``take``; returns after the last.
+    def stream(self, build: Build) -> Generator[Part, None, None]:
+        """Send a multipart request and give the parts of the answer as they come.
 
-        Raises SwitchError, SessionEnded, and what ``take`` raises.
+        The switch is kept from sending more than the caller takes, so whoever takes parts must not wait for another answer
+        in between. Raises SwitchError, SessionEnded.
         """
-
-        def part(reply: Reply) -> None:
-            if not isinstance(reply, Part):
-                raise ValueError(f"a multipart request was answered with {type(reply).__name__}")
-            take(reply)
-
-        self._wait(build, part)
+        if self.ended:
+            raise SessionEnded
+        parts: LightQueue = LightQueue(PARTS)
+        xid = self.expect(parts.put)
+        try:
+            self.send(build(self.version, xid))
+            more = True
+            while more:
+                try:
+                    part = parts.get(timeout=REQUEST_TIMEOUT)
+                except Empty:
+                    self._lost()
+                if isinstance(part, Error):
+                    raise SwitchError(part)
+                if not isinstance(part, Part):
+                    raise ValueError(f"a multipart request was answered with {type(part).__name__}")
+                more = part.more
+                yield part
+        finally:
+            self.forget(xid)
+            while not parts.empty():
+                parts.get_nowait()  # lets the receiving greenlet go on
 
     def barrier(self) -> None:
         """Wait until everything sent before is done. Raises SessionEnded."""
         self.ask(requests.barrier)
 
-    def _wait(self, build: Build, take: Answer) -> None:
-        if self.ended:
-            raise SessionEnded
-        done = Event()
-        heard = True
+    def _lost(self) -> NoReturn:
+        self.datapath.abort(f"no answer to a request for {REQUEST_TIMEOUT:g} s")
+        raise SessionEnded
 
-        def answer(reply: Reply) -> None:
-            nonlocal heard
-            heard = True
-            if done.ready():
-                return
-            try:
-                if isinstance(reply, Error):
-                    raise SwitchError(reply)
-                take(reply)
-            except Exception as error:
-                done.send_exception(error)
-            else:
-                if not (isinstance(reply, Part) and reply.more):
-                    done.send()
 
-        xid = self.expect(answer)
-        self._waiting.add(done)
-        try:
-            self.send(build(self.version, xid))
-            while heard:
-                heard = False
-                with Timeout(REQUEST_TIMEOUT, False):
-                    done.wait()
-                    return
-            self.datapath.abort(f"no answer to a request for {REQUEST_TIMEOUT:g} s")
-            raise SessionEnded
-        finally:
-            self._waiting.discard(done)
-            self.forget(xid)
+def _nobody(xid: int, reply: Reply) -> bool:
+    return False

@@ -34,6 +34,8 @@ STOP_TIMEOUT = 3.0
 LOG_LIMIT = 10 << 20
 """Bytes of the server's log, which then becomes ``.1`` in place of the one before."""
 LOG_CHECK = 60.0
+SAID_LINES = 4
+"""Last lines of stderr that are shown when the server has ended by itself."""
 
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -135,7 +137,7 @@ class EmbeddedServer:
     def _spawn(self, program: str) -> Any:
         return subprocess.Popen(
             [
-                program, "-vconsole:off", "-vsyslog:off", "-vfile:info", f"--log-file={self.log}",
+                program, "-vconsole:warn", "-vsyslog:off", "-vfile:info", f"--log-file={self.log}",
                 f"--unixctl={self._run / 'intent.ctl'}", f"--remote=p{self.remote}", str(self.database),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -143,20 +145,22 @@ class EmbeddedServer:
         )  # fmt: skip
 
     def _await_end(self, process: Any) -> str:
-        """Wait for the process to end; what it said on stderr, its last 2,000 characters."""
+        """Wait for the process to end; the last warnings and errors that it put on stderr, on one line."""
         self.error = ""
         said = b""
         while chunk := _read(process.stderr.fileno()):
-            said = (said + chunk)[-2000:]
+            said = (said + chunk)[-4000:]
         process.wait()
         process.stderr.close()
-        return said.decode(errors="replace").strip()
+        lines = said.decode(errors="replace").splitlines()[-SAID_LINES:]
+        return "; ".join(line.split("|", 4)[-1] for line in lines)
 
     def _explain(self, code: int, said: str) -> str:
+        if code < 0:
+            return f"ovsdb-server was killed by {signal.Signals(-code).name} (see {self.log})"
         if "lock" in said:
             return f"{self.database} is in use by another ovsdb-server (a controller with the same state_dir?): {said}"
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        return f"ovsdb-server {how}{': ' + said if said else ''} (see {self.log})"
+        return f"ovsdb-server ended with status {code}: {said} (see {self.log})"
 
     def _limit_log(self) -> None:
         while True:

@@ -30,6 +30,8 @@ LOG = logging.getLogger(__name__)
 MESH_NAME = "default"
 OPEN_RETRY = 0.1, 2.0
 """Seconds between attempts to reach the server at first: the shortest and the longest."""
+PATIENCE = 2.0
+"""Seconds that the server may take to listen, before that is worth a word."""
 
 
 class IntentStore:
@@ -135,16 +137,14 @@ class IntentStore:
         """Bring the schema up to ours, then keep a session."""
         remotes = [self.server.remote] if self.server is not None else self.settings.store.split(",")
         pause, longest = OPEN_RETRY
+        patience = time.monotonic() + PATIENCE
         while True:
             try:
                 upgrade(remotes, self._before_upgrade)
                 break
             except (OvsdbError, StoreError, OSError) as problem:
-                if str(problem) != self._error:
-                    LOG.log(
-                        logging.ERROR if isinstance(problem, StoreError) else logging.INFO, "intent store: %s", problem
-                    )
-                self._set_state(str(problem))
+                if isinstance(problem, StoreError) or time.monotonic() > patience:
+                    self._set_state(str(problem), logging.ERROR)
             eventlet.sleep(pause)
             pause = min(1.5 * pause, longest)
         description = schema()
@@ -170,9 +170,9 @@ class IntentStore:
         if connected and not self.ready:
             self._greenlets.append(eventlet.spawn(self._complete))
 
-    def _set_state(self, error: str) -> None:
+    def _set_state(self, error: str, level: int = logging.INFO) -> None:
         if error != self._error:
-            LOG.info("intent store: %s", error or "connected")
+            LOG.log(level, "intent store: %s", error or "connected")
             self._error, self._since = error, time.time()
 
     def _complete(self) -> None:

@@ -39,6 +39,7 @@ SLICE = 0.010
 BIND_PAUSE = 1.0
 """Seconds until recording locations is tried again after it failed."""
 
+STOPPING = "the controller is stopping"
 _LOST_RACES = ("constraint violation", "referential integrity violation", "duplicate uuid")
 
 
@@ -81,6 +82,7 @@ class Writer:
         self._binds: dict[str, str | None] = {}
         self._wake: Event = Event()
         self._greenlet: Any = None
+        self._stopped = False
         self.counters = dict.fromkeys(("transactions", "writes", "binds", "retries", "refused", "failed"), 0)
 
     def start(self) -> None:
@@ -89,14 +91,17 @@ class Writer:
 
     def stop(self) -> None:
         """Write no more; what waits fails."""
+        self._stopped = True
         if self._greenlet is not None:
             self._greenlet.kill()
         for submission in self._queue:
-            submission.fail(Refused(503, "", "the controller is stopping"))
+            submission.fail(Refused(503, "", STOPPING))
         self._queue.clear()
 
     def submit(self, writes: Sequence[Write]) -> Submission:
-        """Queue writes. Raises Refused(503) when too many wait already."""
+        """Queue writes. Raises Refused(503) when too many wait already, or the controller is stopping."""
+        if self._stopped:
+            raise Refused(503, "", STOPPING)
         if self._queued + len(writes) > QUEUE_LIMIT:
             raise Refused(503, "", f"{self._queued} writes are waiting to be stored; try again later")
         submission = Submission(writes, time.monotonic() + self._timeout)
@@ -136,13 +141,16 @@ class Writer:
     # --- one batch -----------------------------------------------------------------------------------------------
 
     def _write(self, batch: list[Submission]) -> None:
+        failure = Refused(503, "", STOPPING)
         try:
             self._commit(batch)
         except Exception:
             LOG.exception("intent store: a batch of writes failed by a defect")
+            failure = Refused(500, "", "internal error, see the controller's log")
+        finally:
             for submission in batch:
                 if not submission.outcome.ready():
-                    submission.fail(Refused(500, "", "internal error, see the controller's log"))
+                    submission.fail(failure)
 
     def _commit(self, batch: list[Submission]) -> None:
         """Write the batch; what lost a race is tried anew, the second time each submission by itself."""

@@ -11,7 +11,9 @@ from .views import Views
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def collect(core: Any, counters: Counters, objects: Mapping[str, Mapping[str, int]]) -> dict[str, Metric]:
+def collect(
+    core: Mapping[str, Metric], counters: Counters, objects: Mapping[str, Mapping[str, int]]
+) -> dict[str, Metric]:
     """Every metric: of the parts of the core, of this server, and how many objects have which status."""
     series: Series = [
         ({"kind": kind, "status": status}, count)
@@ -19,7 +21,7 @@ def collect(core: Any, counters: Counters, objects: Mapping[str, Mapping[str, in
         for status, count in sorted(states.items())
     ]
     help = "Objects of the intent store, by kind and status."
-    return {**core.counters(), "novanet_objects": ("gauge", help, series), **counters.metrics()}
+    return {**core, "novanet_objects": ("gauge", help, series), **counters.metrics()}
 
 
 def exposition(metrics: Mapping[str, Metric]) -> bytes:
@@ -49,15 +51,21 @@ def _number(value: float) -> str:
 
 def respond(core: Any, views: Views, counters: Counters) -> bytes:
     """The body of /metrics."""
-    return exposition(collect(core, counters, views.census(None)))
+    return exposition(collect(core.counters(), counters, views.census(None)))
 
 
 def metrics_page() -> str:
     """docs/metrics.md: every metric, from the same declarations that /metrics is made of."""
     from novanet_apps.core import Core
 
-    metrics = collect(Core(), Counters(), {})
-    rows = [f"| `{name}` | {type_} | {help} |" for name, (type_, help, _) in sorted(metrics.items())]
+    return page(Core().counters())
+
+
+def page(core: Mapping[str, Metric]) -> str:
+    """The page, for the metrics of the core and those of this server."""
+    rows = [
+        f"| `{name}` | {type_} | {help} |" for name, (type_, help, _) in sorted(collect(core, Counters(), {}).items())
+    ]
     head = [
         "# Metrics",
         "",

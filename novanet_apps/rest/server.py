@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,7 @@ from .counters import Counters
 LOG = logging.getLogger(__name__)
 
 BACKLOG = 4096
-HEAD_TIME = 10.0
+HEAD_TIME = 20.0
 """Seconds in which a connection has to be made (TLS) and its first request head sent."""
 IDLE_TIME = 75.0
 """Seconds that a connection may be silent between two requests."""
@@ -39,7 +40,7 @@ SOCKET_TIME = 30.0
 """Seconds that one read of a body, or one write of an answer, may take."""
 BODY_TIME = 60.0
 """Seconds in which a whole body has to arrive."""
-EVICTABLE = 1.0
+EVICTABLE = 2.5
 """Seconds of silence after which a connection may be closed for others."""
 LINGER = 2.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the client gets the answer."""
@@ -71,7 +72,7 @@ class Server(eventlet.wsgi.Server):
         self.context = context
         self.counters = counters
         self.complaints = Throttle(LOG)
-        self._max = max_connections
+        self._max = min(max_connections, max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4))
         self._connections: set[Any] = set()
         self._idle: dict[Any, float] = {}
         """Sockets that wait for a request, longest first, with the time since when."""

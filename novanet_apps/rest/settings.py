@@ -23,7 +23,7 @@ class Settings:
     private_key: str | None = None
     auth: Literal["bearer", "none"] = "bearer"
     max_body: int = 4 << 20
-    max_connections: int = 4096
+    max_connections: int = 16384
     state_dir: Path = Path("/var/lib/novanet")
 
     def __post_init__(self) -> None:

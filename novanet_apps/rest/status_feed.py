@@ -53,6 +53,8 @@ class StatusFeed:
         self._wanted = True
         if not self._running:
             self._running = True
+            for id in sliced(list(self._core.topology.all("hypervisor"))):
+                self._last["hypervisor", id] = self._judge("hypervisor", id)
             spawn(self._run)
 
     def _run(self) -> None:
@@ -73,8 +75,7 @@ class StatusFeed:
 
     def _look(self) -> None:
         for id in sliced(list(self._core.topology.all("hypervisor"))):
-            before = self._last.get(("hypervisor", id))
-            if self._look_at("hypervisor", id) and before is not None:
+            if self._look_at("hypervisor", id):
                 for kind, members in (
                     ("port", self._core.topology.ports_on(id)), ("network", self._core.topology.networks_on(id)),
                 ):  # fmt: skip
@@ -88,13 +89,14 @@ class StatusFeed:
         if obj is None:
             self._open.pop((kind, id), None)
             return False
-        now = (self._core.reconciler.status(kind, id), self._core.reconciler.why(kind, id))
+        now = self._judge(kind, id)
         if now[0] != "BUILD":
             self._open.pop((kind, id), None)
         if self._last.get((kind, id)) == now:
             return False
-        known = (kind, id) in self._last
         self._last[kind, id] = now
-        if known or kind != "hypervisor":
-            self._tell(kind, obj)
+        self._tell(kind, obj)
         return True
+
+    def _judge(self, kind: str, id: str) -> tuple[str, list[str]]:
+        return self._core.reconciler.status(kind, id), self._core.reconciler.why(kind, id)

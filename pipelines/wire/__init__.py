@@ -26,6 +26,7 @@ from .replies import (
     FlowRemoved,
     PacketIn,
     Part,
+    Reply,
     TlvTable,
     aggregate,
     flows,
@@ -56,7 +57,7 @@ from .requests import (
 
 __all__ = [
     "BUNDLE_SIZE", "OF13", "OF14", "OF15", "VERSIONS", "Batch", "Bundle", "BundleReply", "Delta", "Error", "FlowEntry",
-    "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "Role", "Subject", "TlvCommand", "TlvTable", "Type",
+    "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "Reply", "Role", "Subject", "TlvCommand", "TlvTable", "Type",
     "aggregate", "aggregate_request", "barrier", "batches", "bundle_add", "bundle_control", "describe", "describe_group",
     "describe_meter", "encode_flow", "encode_group", "encode_meter", "flow_add", "flow_delete", "flows", "flows_request",
     "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_delete", "meter_put", "meters",

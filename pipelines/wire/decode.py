@@ -12,10 +12,10 @@ from typing import NamedTuple
 from pipelines import fields as f
 from pipelines.flow import Copy
 
-from .actions import NXM, ONF_COPY_FIELD, REG_LOAD, REG_LOAD2, REG_MOVE, RESUBMIT_TABLE
-from .openflow import NICIRA, ONF
+from . import actions as numbers
+from . import openflow
 
-_BY_NUMBER = f.FIELDS | {numbers: field for field, numbers in NXM.items()}
+_BY_NUMBER = f.FIELDS | {nxm: field for field, nxm in numbers.NXM.items()}
 
 
 class Output(NamedTuple):
@@ -143,23 +143,20 @@ def _action(kind: int, raw: bytes) -> Step:
 def _experimenter(raw: bytes) -> Step:
     vendor, subtype, rest = int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[8:10], "big"), raw[10:]
     match vendor, subtype:
-        case (0x4F4E4600, 3200):
+        case (openflow.ONF, numbers.ONF_COPY_FIELD):
             return _copy(rest[2:], 8)
-        case (0x2320, 6):
+        case (openflow.NICIRA, numbers.REG_MOVE):
             return _copy(rest, 6)
-        case (0x2320, 7):
+        case (openflow.NICIRA, numbers.REG_LOAD):
             bits, head, value = _LOAD.unpack_from(rest)
             offset, width = bits >> 6, (bits & 63) + 1
             return Set(field_of(head), value << offset, (1 << width) - 1 << offset)
-        case (0x2320, 33):
+        case (openflow.NICIRA, numbers.REG_LOAD2):
             return Set(*_assigned(rest[: 4 + rest[3]]))
-        case (0x2320, 14):
+        case (openflow.NICIRA, numbers.RESUBMIT_TABLE):
             in_port, table = _RESUBMIT.unpack_from(rest)
             return Resubmit(table, in_port)
     return Unknown(raw)
-
-
-assert (ONF, ONF_COPY_FIELD, NICIRA, REG_MOVE, REG_LOAD, REG_LOAD2, RESUBMIT_TABLE) == (0x4F4E4600, 3200, 0x2320, 6, 7, 33, 14)
 
 
 def _copy(raw: bytes, heads: int) -> Copy:

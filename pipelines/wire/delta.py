@@ -63,10 +63,11 @@ class Subject(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Messages to send in one go. The reply to transaction ``last``, or an error with its xid, tells how it ended.
+    """Messages to send in one go. What answers transaction ``last`` tells how it ended.
 
-    A batch with a ``bundle`` happens as a whole or not at all; its ``last`` message commits it. One without ends with
-    a barrier. An error's xid is a key of ``subjects`` where one change is to blame.
+    A batch with a ``bundle`` ends with its commit, one without (meters) with a barrier. An error whose xid is in
+    ``subjects`` is about that change. When the commit then fails too, the bundle changed nothing; when the commit
+    is confirmed, the change was malformed, and Open vSwitch made the bundle without it.
     """
 
     data: bytes

@@ -1,6 +1,6 @@
-"""Flows and groups in a line that people read, in the manner of ovs-ofctl(8), with NovaNet's names.
+"""Flows, groups and meters in a line that people read, in the manner of ovs-ofctl(8), with NovaNet's names.
 
-    table=2(port_security), priority=100, in_port_key(reg1)=0x5, eth_src=02:00:00:00:00:01 actions=goto:4(services)
+Such as ``table=2(port_security), priority=100, in_port_key(reg1)=0x5 actions=goto:4(services)``.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def _bits(field: f.Field, offset: int, width: int) -> str:
 
 def _assignment(field: f.Field, value: int, mask: int, arrow: str = "=") -> str:
     shown = _value(field, value)
-    return f"{_name(field)}{arrow}{shown}" if mask == field.ones else f"{_name(field)}{arrow}{shown}/{_value(field, mask)}"
+    return (
+        f"{_name(field)}{arrow}{shown}" if mask == field.ones else f"{_name(field)}{arrow}{shown}/{_value(field, mask)}"
+    )
 
 
 _IPV4 = {f.IPV4_SRC, f.IPV4_DST, f.ARP_SPA, f.ARP_TPA, f.TUN_SRC, f.TUN_DST}

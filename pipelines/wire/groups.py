@@ -79,7 +79,9 @@ def encode_meter(meter: Meter) -> bytes:
 
 def meter_put(command: Command, id: int, body: bytes, version: int, xid: int) -> bytes:
     """A meter-mod that adds or modifies a meter."""
-    return message(version, Type.METER_MOD, xid, command.to_bytes(2, "big") + body[:2] + id.to_bytes(4, "big") + body[2:])
+    return message(
+        version, Type.METER_MOD, xid, command.to_bytes(2, "big") + body[:2] + id.to_bytes(4, "big") + body[2:]
+    )
 
 
 def meter_delete(id: int, version: int, xid: int) -> bytes:

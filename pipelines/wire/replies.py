@@ -1,8 +1,8 @@
 """Reads what a switch sends. Numbers and sections are those of the OpenFlow Switch Specification 1.5.1.
 
 ``read`` makes a value of any message; the entries of a multipart reply are read one at a time by ``flows``,
-``groups``, ``meters`` and ``ports``, so that a caller may do other things between two of them. Every reader raises ValueError when the
-bytes end too early or contradict themselves, and keeps what it does not know as bytes.
+``groups``, ``meters`` and ``ports``, so that a caller may do other things between two of them. Every reader raises
+ValueError when the bytes end too early or contradict themselves, and keeps what it does not know as bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipelines.flow import canonical
 
 from .decode import match_values
 from .errors import Error, read_error
-from .openflow import NICIRA, OF13, OF14, OF15, ONF, Message, Multipart, Type
+from .openflow import NICIRA, OF13, OF15, ONF, Message, Multipart, Type
 from .requests import BUNDLE_CONTROL_13, TLV_REPLY
 
 
@@ -129,7 +129,17 @@ class Experimenter(NamedTuple):
 
 
 Reply = (
-    Part | Error | BundleReply | TlvTable | PacketIn | FlowRemoved | RoleReply | Features | Hello | Experimenter | Message
+    Part
+    | Error
+    | BundleReply
+    | TlvTable
+    | PacketIn
+    | FlowRemoved
+    | RoleReply
+    | Features
+    | Hello
+    | Experimenter
+    | Message
 )
 
 
@@ -241,10 +251,10 @@ def _entries(part: Part, kind: Multipart, shortest: int) -> Iterator[bytes]:
         at += length
 
 
-_FLOW = Struct(">xxBxII2s8sxx8sQQ")
-"""table, duration, priority, timeouts + flags + importance, cookie, packets, bytes (OpenFlow 1.3.5, 7.3.5.2)."""
-_FLOW_15 = Struct(">xxxxBx2s8s8s")
-"""table, priority, timeouts + flags + importance, cookie."""
+_FLOW = Struct(">xxxxII2s8sxx8sQQ")
+"""duration, priority, timeouts + flags + importance, cookie, packets, bytes (OpenFlow 1.3.5, 7.3.5.2)."""
+_FLOW_15 = Struct(">xxxxxx2s8s8s")
+"""priority, timeouts + flags + importance, cookie."""
 
 
 def flows(part: Part) -> Iterator[FlowEntry]:
@@ -256,7 +266,7 @@ def flows(part: Part) -> Iterator[FlowEntry]:
 def _flows(part: Part) -> Iterator[FlowEntry]:
     unpack, version = _FLOW.unpack_from, part.version
     for entry in _entries(part, Multipart.FLOWS, 56):
-        table, seconds, nanoseconds, priority, numbers, cookie, packets, size = unpack(entry)
+        seconds, nanoseconds, priority, numbers, cookie, packets, size = unpack(entry)
         match, after = _match(entry, 48, version)
         yield FlowEntry(
             entry[2:3] + priority + match, cookie + numbers + entry[after:], packets, size, seconds + nanoseconds / 1e9
@@ -265,7 +275,7 @@ def _flows(part: Part) -> Iterator[FlowEntry]:
 
 def _flows_15(part: Part) -> Iterator[FlowEntry]:
     for entry in _entries(part, Multipart.FLOWS, 40):
-        _, priority, numbers, cookie = _FLOW_15.unpack_from(entry)
+        priority, numbers, cookie = _FLOW_15.unpack_from(entry)
         match, after = _match(entry, 24, OF15)
         counted, after = _statistics(entry, after)
         yield FlowEntry(
@@ -395,7 +405,9 @@ def _read_hello(message: Message) -> Hello:
             raise ValueError("OpenFlow hello is cut off")
         if kind == 1:
             words = Struct(">I").iter_unpack(body[at + 4 : at + length - length % 4])
-            return Hello(frozenset(32 * n + bit for n, (word,) in enumerate(words) for bit in range(32) if word >> bit & 1))
+            return Hello(
+                frozenset(32 * n + bit for n, (word,) in enumerate(words) for bit in range(32) if word >> bit & 1)
+            )
         at += length + -length % 8
     return Hello(frozenset(range(1, message.version + 1)))
 

@@ -88,9 +88,9 @@ def role_request(version: int, xid: int, role: Role, generation: int = 0) -> byt
 
 
 def set_async(version: int, xid: int, packet_in: int = 0, port_status: int = 0, flow_removed: int = 0) -> bytes:
-    """OFPT_SET_ASYNC (7.3.10): which reasons of these messages to send to a master; as bit masks of reasons.
+    """OFPT_SET_ASYNC (7.3.10): for which reasons to send these messages to a master; one bit for each reason.
 
-    A slave gets none of them.
+    A slave gets none of them. Reasons that the version does not have are refused.
     """
     masks = (packet_in, port_status, flow_removed)
     if version == OF13:

@@ -27,7 +27,9 @@ def until(what: str, condition: Callable[[], T], timeout: float = 20.0, interval
 
 def flows(hypervisor: Hypervisor) -> list[str]:
     """The flows of br-int, sorted, without what changes by itself."""
-    return sorted(re.sub(r"(duration|n_packets|n_bytes|idle_age|hard_age)=[^,]*, ", "", flow) for flow in hypervisor.dump_flows())
+    return sorted(
+        re.sub(r"(duration|n_packets|n_bytes|idle_age|hard_age)=[^,]*, ", "", flow) for flow in hypervisor.dump_flows()
+    )
 
 
 class Cloud:

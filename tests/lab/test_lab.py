@@ -129,6 +129,15 @@ def test_background_ping_counts_exactly(pair: tuple[VM, VM], lab: Lab, address: 
     assert broken.lost >= 10 and broken.lost_sequences[-1] == broken.sent
 
 
+def test_default_routes(lab: Lab) -> None:
+    addresses = [("10.9.0.2", 24), ("fd09::2", 64)]
+    vm = lab.hypervisors[1].prepare("routed", "02:00:00:00:09:02", addresses, gateways=["10.9.0.1", "fd09::1"])
+    assert "default via 10.9.0.1 dev eth0" in vm.exec("ip route show").stdout
+    assert "default via fd09::1 dev eth0" in vm.exec("ip -6 route show").stdout
+    lab.hypervisors[1].unplug("routed")
+    assert vm.namespace not in namespaces.names("nn-")
+
+
 def test_frames_are_sent_and_seen_as_they_are(pair: tuple[VM, VM]) -> None:
     one, two = pair
     frame = bytes.fromhex("020000000002020000000001") + ETHERTYPE_EXPERIMENTAL + b"novanet".ljust(50, b"\0")

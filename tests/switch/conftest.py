@@ -25,9 +25,13 @@ DEADLINE = 20.0
 def program(name: str) -> str:
     """Path of an OVS program of the version under test."""
     directory = os.environ.get("NOVANET_OVS_BINDIR")
-    found = shutil.which(name, path=directory) if directory else shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    found = (
+        shutil.which(name, path=directory) if directory else shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    )
     if not found:
-        raise FileNotFoundError(f"{name} is missing in {directory or 'PATH'}: install openvswitch-switch or set NOVANET_OVS_BINDIR")
+        raise FileNotFoundError(
+            f"{name} is missing in {directory or 'PATH'}: install openvswitch-switch or set NOVANET_OVS_BINDIR"
+        )
     return found
 
 
@@ -35,7 +39,9 @@ def schema() -> Path:
     """The vswitch.ovsschema that goes with the programs."""
     directory = os.environ.get("NOVANET_OVS_BINDIR")
     share = Path("usr/share/openvswitch/vswitch.ovsschema")
-    near = [parent / part / share for parent in Path(directory).parents[:2] for part in ("root", ".")] if directory else []
+    near = (
+        [parent / part / share for parent in Path(directory).parents[:2] for part in ("root", ".")] if directory else []
+    )
     for path in (*near, Path("/") / share):
         if path.exists():
             return path
@@ -119,7 +125,9 @@ class Switch:
         log = self.directory / f"{name}.log"
         with log.open("wb") as output:
             self._daemons.append(
-                subprocess.Popen([program(name), *arguments, "-vsyslog:off"], env=self.env, stdout=output, stderr=output)
+                subprocess.Popen(
+                    [program(name), *arguments, "-vsyslog:off"], env=self.env, stdout=output, stderr=output
+                )
             )
 
     def _until(self, condition: Callable[[], bool]) -> None:

@@ -80,7 +80,10 @@ class Controller:
 
     def settled(self, hypervisor: str, *owners: tuple[str, str]) -> None:
         """Wait until the bridge has confirmed what these owners want."""
-        until(lambda: not any(self.call("pending", hypervisor, owner) for owner in owners), f"{owners} on {hypervisor} confirmed")
+        until(
+            lambda: not any(self.call("pending", hypervisor, owner) for owner in owners),
+            f"{owners} on {hypervisor} confirmed",
+        )
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End the process; returns its exit status."""

@@ -25,7 +25,9 @@ class Ovs:
         self.directory, self.system_id = directory, system_id
         self.socket = f"unix:{directory}/db.sock"
         self._options = [f"--remote=p{self.socket}", f"--unixctl={directory}/ovsdb.ctl", *server_options]
-        self._env = os.environ | {name: str(directory) for name in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")}
+        self._env = os.environ | {
+            name: str(directory) for name in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")
+        }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._run("ovsdb-tool", "create", f"{directory}/conf.db", str(schema()))
         self.start_server()
@@ -62,7 +64,9 @@ class Ovs:
 
     def plug(self, name: str, port_id: str, bridge: str = "br-int") -> None:
         """Do what a hypervisor does when a VM starts."""
-        self.vsctl("add-port", bridge, name, "--", "set", "interface", name, "type=dummy", f"external_ids:iface-id={port_id}")
+        self.vsctl(
+            "add-port", bridge, name, "--", "set", "interface", name, "type=dummy", f"external_ids:iface-id={port_id}"
+        )
 
     def stop(self) -> None:
         """End both daemons."""
@@ -79,7 +83,7 @@ class Ovs:
 
     def _run(self, name: str, *arguments: str) -> str:
         done = subprocess.run([program(name), *arguments], capture_output=True, text=True, env=self._env, timeout=60)
-        assert done.returncode == 0, f"{name} {' '.join(arguments)}: {done.stderr or done.stdout}"
+        assert done.returncode == 0, f"{name} {' '.join(arguments)[:500]}: {(done.stderr or done.stdout)[-2000:]}"
         return done.stdout
 
 

@@ -24,6 +24,10 @@ class EngineApp(app_manager.RyuApp):  # type: ignore[misc]
         self.engine = FlowEngine()
         self.confirmed: list[str] = []
         self.engine.on_confirmed(self.confirmed.append)
+        self.recompile: list[str] = []
+        self.engine.on_recompile(self.recompile.append)
+        self.punts: list[str] = []
+        self.engine.on_packet_in(lambda hypervisor, message: self.punts.append(hypervisor))
         self.seen: list[str] = []
         self.datapaths: dict[int, Any] = {}
 
@@ -43,7 +47,10 @@ class EngineApp(app_manager.RyuApp):  # type: ignore[misc]
     def on_main(self, event: Any) -> None:
         self.datapaths[event.datapath.id] = event.datapath
 
-    @set_ev_cls([ofp_event.EventOFPPacketIn, ofp_event.EventOFPDescStatsReply, ofp_event.EventOFPFlowStatsReply], MAIN_DISPATCHER)
+    @set_ev_cls(
+        [ofp_event.EventOFPPacketIn, ofp_event.EventOFPDescStatsReply, ofp_event.EventOFPFlowStatsReply],
+        MAIN_DISPATCHER,
+    )
     def on_message(self, event: Any) -> None:
         self.seen.append(type(event.msg).__name__)
 

@@ -88,7 +88,12 @@ def unknown_hypervisors_wait(world: World) -> None:
     assert world.hypervisors.unknown == {}
 
 
-@with_options(lambda directory: {"listen": (f"punix:{directory}/novanet.sock",), "controller_targets": ("unix:{rundir}/{bridge}.controller",)})
+@with_options(
+    lambda directory: {
+        "listen": (f"punix:{directory}/novanet.sock",),
+        "controller_targets": ("unix:{rundir}/{bridge}.controller",),
+    }
+)
 def unix_sockets_both_ways(world: World) -> None:
     passive, active = world.ovs("h1"), world.ovs("h2")
     h1, h2 = world.add(1), world.add(2, active)
@@ -176,7 +181,11 @@ def garbage_from_a_server_is_harmless(world: World) -> None:
         while True:
             connection, _ = listening.accept()
             served.append(connection)
-            connection.sendall((b"garbage", b'{"id":0,"result":7,"error":null}', b'{"method":"update2","id":null,"params":[1]}')[len(served) % 3])
+            connection.sendall(
+                (b"garbage", b'{"id":0,"result":7,"error":null}', b'{"method":"update2","id":null,"params":[1]}')[
+                    len(served) % 3
+                ]
+            )
 
     server = eventlet.spawn(serve)
     h2 = world.add(2, ovsdb=f"tcp:127.0.0.1:{listening.getsockname()[1]}")

@@ -163,7 +163,9 @@ def one_more_interface_costs_a_few_rows(world: World) -> None:
     for start in range(0, 1000, 250):
         command = []
         for n in range(start, start + 250):
-            command += f"-- add-port br-int d{n} -- set interface d{n} type=dummy external_ids:iface-id={ident(n)}".split()
+            command += (
+                f"-- add-port br-int d{n} -- set interface d{n} type=dummy external_ids:iface-id={ident(n)}".split()
+            )
         ovs.vsctl(*command[1:])
     wait_for(lambda: world.state(h1)["interfaces"] == 1000)
     wait_for(lambda: all((world.vif(ident(n)) or 0) and world.vif(ident(n)).ofport for n in range(1000)))
@@ -266,7 +268,9 @@ def leaves_the_wrong_host_alone(world: World) -> None:
 
 def takes_over_a_bridge(world: World) -> None:
     ovs = world.ovs("h1")
-    ovs.vsctl("add-br", "br-int", "--", "set", "bridge", "br-int", "other_config:mac-aging-time=77", "external_ids:who=me")
+    ovs.vsctl(
+        "add-br", "br-int", "--", "set", "bridge", "br-int", "other_config:mac-aging-time=77", "external_ids:who=me"
+    )
     ovs.plug("tap", PORT)
     h1 = world.add(1, ovs)
     world.ready(h1)

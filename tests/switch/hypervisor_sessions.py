@@ -13,13 +13,17 @@ from ovs.db.idl import Idl, Transaction
 from novanet_apps.ovsdb.session import OvsdbError, RowEvent, Session, read
 from tests.switch.daemons import Ovs, wait_for
 
-TABLES = {"Open_vSwitch": ["bridges", "external_ids", "no_such_column"], "Bridge": ["name", "fail_mode", "ports"]}
+TABLES = {
+    "Open_vSwitch": ["bridges", "external_ids", "no_such_column"],
+    "Bridge": ["name", "fail_mode", "ports"],
+    "Queue": ["other_config"],
+}
 
 
 class Listening:
     """A session and what it was told."""
 
-    def __init__(self, switch: Ovs) -> None:
+    def __init__(self, switch: Ovs, wait: bool = True) -> None:
         self.batches: list[list[RowEvent]] = []
         self.states: list[tuple[bool, str]] = []
         self.session = Session(
@@ -27,7 +31,8 @@ class Listening:
             on_state=lambda connected, error: self.states.append((connected, error)),
         )  # fmt: skip
         self.session.start()
-        wait_for(lambda: self.session.connected)
+        if wait:
+            wait_for(lambda: self.session.connected)
 
     def external_ids(self) -> dict[str, str]:
         (row,) = self.session.rows("Open_vSwitch").values()
@@ -125,23 +130,29 @@ def waits_for_its_server(world: World) -> None:
 
 def nobody_waits_for_a_large_content(world: World) -> None:
     switch = world.ovs("h1")
-    for start in range(0, 3000, 500):
-        command = []
-        for n in range(start, start + 500):
-            command += f"-- add-br b{n} -- set bridge b{n} datapath_type=dummy".split()
-        switch.vsctl("--no-wait", *command[1:])
-    turns = 0
+    writer = Listening(switch)
+
+    def queues(txn: Transaction, idl: Idl) -> None:
+        for number in range(500):
+            txn.insert(idl.tables["Queue"]).other_config = {"number": str(number)}
+
+    for _ in range(20):
+        writer.session.transact(queues)
+    writer.session.stop()
+    listening = Listening(switch, wait=False)
+    longest = before = 0
 
     def others() -> None:
-        nonlocal turns
+        nonlocal longest, before
         while True:
             eventlet.sleep(0)
-            turns += 1
+            received = listening.session.rows_received
+            longest, before = max(longest, received - before), received
 
     other = eventlet.spawn(others)
-    listening = Listening(switch)
-    assert len(listening.batches) == 1 and len(listening.batches[0]) == 3001
-    assert turns > 10, "other greenlets had their turns while it was read"
+    wait_for(lambda: listening.session.connected)
+    assert len(listening.batches) == 1 and len(listening.batches[0]) == 10_001
+    assert 0 < longest < 5000, f"{longest} rows were read without a turn for other greenlets"
     other.kill()
     listening.session.stop()
 

@@ -118,7 +118,9 @@ class World:
     def ready(self, *ids: str) -> None:
         """Wait until these hypervisors are connected and set up, with an open tunnel port."""
         for id in ids:
-            wait_for(lambda id=id: (self.bridge(id) or Bridge(hypervisor_id="")).tunnel_ofport, f"{id}: {self.state(id)}")
+            wait_for(
+                lambda id=id: (self.bridge(id) or Bridge(hypervisor_id="")).tunnel_ofport, f"{id}: {self.state(id)}"
+            )
 
     def state(self, id: str) -> dict[str, Any]:
         return self.hypervisors.state(id)

@@ -21,7 +21,19 @@ class Authority:
         self._directory = directory
         self._own = Identity(str(directory / f"{name}.key"), str(directory / f"{name}.pem"))
         self.certificate = self._own.certificate
-        _openssl("req", "-x509", *_NEW_KEY, "-keyout", self._own.key, "-out", self._own.certificate, "-subj", f"/CN={name}", "-days", "2")
+        _openssl(
+            "req",
+            "-x509",
+            *_NEW_KEY,
+            "-keyout",
+            self._own.key,
+            "-out",
+            self._own.certificate,
+            "-subj",
+            f"/CN={name}",
+            "-days",
+            "2",
+        )
 
     def issue(self, name: str) -> Identity:
         """A key and a certificate for ``name``."""

@@ -103,7 +103,7 @@ def test_two_controllers_never_allocate_the_same(tmp_path: Path) -> None:
     ports, networks, last, hosts, names = saw["outcomes"]
     content = saw["content"]
     assert all(isinstance(id, str) for id in ports + networks)
-    assert min(saw["retries"]) + max(saw["retries"]) > 0, "with the same guesses they must have met"
+    assert sum(saw["retries"]) > 0, "with the same guesses they must have met"
     vnis = [network["vni"] for network in content["network"].values()]
     keys = [port["port_key"] for port in content["port"].values()]
     macs = [(port["network_id"], port["mac_address"]) for port in content["port"].values()]
@@ -114,7 +114,7 @@ def test_two_controllers_never_allocate_the_same(tmp_path: Path) -> None:
     full = [outcome for outcome in last if not isinstance(outcome, str)]
     assert len(full) == 7 and {(status, field) for status, field, _ in full} == {(409, "fixed_ips")}
     for outcomes in saw["overlaps"]:
-        assert sorted(outcomes, key=str) == [[409, "cidr"], False], "of two overlapping subnets one is made"
+        assert sorted(outcomes, key=str) == [False, [409, "cidr"]], "of two overlapping subnets one is made"
     assert [o[:2] for o in hosts if isinstance(o, list)] == [[409, "tunnel_ip"]]
     assert [o[:2] for o in names if isinstance(o, list)] == [[409, "name"]]
     assert sorted(saw["patched"]) == [2, 3], "neither change is lost"

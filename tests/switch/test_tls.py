@@ -44,7 +44,9 @@ def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     """A controller that listens for TCP on the loopback."""
-    running = Controller(tmp_path_factory.mktemp("plain"), "--openflow-listen", "ptcp:0", "--openflow-handshake-timeout", "3")
+    running = Controller(
+        tmp_path_factory.mktemp("plain"), "--openflow-listen", "ptcp:0", "--openflow-handshake-timeout", "3"
+    )
     yield running
     running.stop()
 
@@ -58,7 +60,9 @@ def shake(port: int, context: ssl.SSLContext) -> str:
         return connection.version() or ""
 
 
-def context_of(authority: Authority, client: Identity | None, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+def context_of(
+    authority: Authority, client: Identity | None, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(authority.certificate)
@@ -68,7 +72,9 @@ def context_of(authority: Authority, client: Identity | None, maximum: ssl.TLSVe
     return context
 
 
-def test_many_bridges_at_once_over_tls(switch: Switch, secure: Controller, authority: Authority, client: Identity) -> None:
+def test_many_bridges_at_once_over_tls(
+    switch: Switch, secure: Controller, authority: Authority, client: Identity
+) -> None:
     names = [f"tls{n}" for n in range(5)]
     dpids = {name: 0x4E4E000000000100 + n for n, name in enumerate(names)}
     switch.vsctl("set-ssl", client.key, client.certificate, authority.certificate)
@@ -100,7 +106,9 @@ def test_tls_version(secure: Controller, authority: Authority, client: Identity)
 def test_client_certificate_is_required(secure: Controller, authority: Authority) -> None:
     with pytest.raises((OSError, AssertionError)):
         shake(secure.port, context_of(authority, None))
-    until(lambda: "peer did not return a certificate" in secure.log.lower().replace("_", " "), "the refusal is in the log")
+    until(
+        lambda: "peer did not return a certificate" in secure.log.lower().replace("_", " "), "the refusal is in the log"
+    )
 
 
 def test_certificate_of_a_stranger_is_refused(secure: Controller, authority: Authority, tmp_path: Path) -> None:
@@ -220,7 +228,16 @@ def test_slow_hello_byte_by_byte(plain: Controller) -> None:
         (["--openflow-listen", "tcp:127.0.0.1:6653"], "is not an endpoint"),
         (["--openflow-listen", "pssl:6653:0.0.0.0"], "it needs tls_certificate and tls_private_key and tls_ca"),
         (
-            ["--openflow-listen", "pssl:0", "--tls-certificate", "/nonexistent", "--tls-private-key", "/nonexistent", "--tls-ca", "/x"],
+            [
+                "--openflow-listen",
+                "pssl:0",
+                "--tls-certificate",
+                "/nonexistent",
+                "--tls-private-key",
+                "/nonexistent",
+                "--tls-ca",
+                "/x",
+            ],
             "cannot be loaded",
         ),
         (["--ofp-tcp-listen-port", "6653"], "openflow_listen"),

@@ -3,7 +3,7 @@
 ``python -m tests.unit.rest_child STATE_DIR [option=value …]`` writes one JSON line with its URL and then serves until its
 standard input ends. How far an object is realised is what its description says: ``status=DEGRADED``, else ACTIVE;
 ``status=BUILD for 0.3`` becomes ACTIVE by itself. Lines on standard input are Python expressions, evaluated with
-``core``; their values come back as JSON lines.
+the names in ``main``; their values come back as JSON lines.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from novanet_apps.tokens import TokenFile
 from topology.admission import Allocator, Draft, Refused, Write, admit
 from topology.changes import Edit
 from topology.graph import Topology
-from topology.model import Network, TunnelMesh
+from topology.model import Network, TunnelMesh, Vif
 from topology.mtu import max_mtu
 
 MESH = "00000000-0000-4000-8000-000000000001"
@@ -130,6 +130,22 @@ class ChildCore:
         }
 
 
+class Turns:
+    """Counts how often another greenlet gets its turn."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    def start(self) -> None:
+        eventlet.spawn(self._run)
+
+    def _run(self) -> None:
+        while True:
+            eventlet.sleep(0)
+            self.turns += 1
+            eventlet.sleep(0.002)
+
+
 def main() -> None:
     state_dir, *options = sys.argv[1:]
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
@@ -147,7 +163,17 @@ def main() -> None:
     server = Server(api, settings.address, settings.tls(), api.counters, settings.max_connections)
     server.start()
     print(json.dumps(server.url), flush=True)
-    known = {"core": core, "api": api, "server": server}
+    known = {
+        "core": core,
+        "api": api,
+        "server": server,
+        "modules": sys.modules,
+        "sleep": eventlet.sleep,
+        "lag": Turns(),
+        "plug": lambda port, hypervisor: core.apply(
+            [Edit("vif", port, Vif(port_id=port, hypervisor_id=hypervisor, interface="v"))]
+        ),
+    }
     while line := tpool.execute(sys.stdin.readline):
         print(json.dumps(eval(line, known)), flush=True)
     server.stop()

@@ -312,7 +312,7 @@ def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RestServe
     """A server with ten connections at most and no patience."""
     server = RestServer(tmp_path / "state", max_connections=10)
     server.evaluate(
-        "__import__('novanet_apps.rest.server', fromlist=['x']).__dict__.update(HEAD_TIME=0.5, BODY_TIME=0.5)"
+        "[setattr(modules['novanet_apps.rest.server'], *it) for it in (('HEAD_TIME', 0.5), ('BODY_TIME', 0.5))]"
     )
     yield server
     server.stop()
@@ -336,7 +336,9 @@ def test_who_trickles_a_body_is_told(hasty: RestServer) -> None:
 
 
 def test_idle_connections_make_room(hasty: RestServer) -> None:
-    hasty.evaluate("__import__('novanet_apps.rest.server', fromlist=['x']).__dict__.update(HEAD_TIME=600)")
+    hasty.evaluate(
+        "[setattr(modules['novanet_apps.rest.server'], *it) for it in (('HEAD_TIME', 600), ('EVICTABLE', 0.2))]"
+    )
     idle = [connect(hasty) for _ in range(30)]
     try:
         still_serves(hasty)

@@ -149,6 +149,12 @@ def test_delete_waits_and_bind_does_not() -> None:
     assert (here["row"], nowhere["row"]) == ({"host_id": ["set", [["uuid", A]]]}, {"host_id": ["set", []]})
 
 
+def test_a_subnet_takes_its_addresses_along() -> None:
+    _, addresses, subnet = operations([Step(Edit("subnet", B, None), SUBNET)])
+    assert addresses == {"op": "delete", "table": ADDRESS, "where": [["subnet", "==", ["uuid", B]]]}
+    assert subnet["table"] == "Subnet"
+
+
 def test_names_collide_within_a_project_only() -> None:
     assert name_key(NETWORK) == "us/net"
     assert name_key(replace(NETWORK, name="")) == A

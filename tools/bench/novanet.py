@@ -72,8 +72,21 @@ class NovaNet:
         end = time.monotonic() + timeout
         while (census := self.census().get("port", {})).get("ACTIVE", 0) < count:
             if time.monotonic() > end:
-                raise LabError(f"{count} ports ACTIVE: not within {timeout:g} s; there are {census}\n{self.controller.tail()}")
+                raise LabError(
+                    f"{count} ports ACTIVE: not within {timeout:g} s; there are {census}\n{self.controller.tail()}"
+                )
             time.sleep(POLL)
+
+    def load(self, ports: list[PortSpec]) -> None:
+        """While nothing is plugged; then the controller ends."""
+        self.add_networks()
+        self.add_ports(ports)
+        self.controller.terminate()
+
+    def start_control(self) -> None:
+        """Start the controller again."""
+        self.controller.start()
+        self.controller.wait_ready()
 
     def census(self) -> dict[str, dict[str, int]]:
         """How many objects of each kind have which status."""
@@ -109,7 +122,9 @@ class NovaNet:
         text = content.decode()
         parsed = json.loads(text) if text and "json" in answer.getheader("Content-Type", "") else text
         if answer.status >= 400:
-            raise ApiError(f"{method} {path}", answer.status, parsed if isinstance(parsed, dict) else {"detail": parsed})
+            raise ApiError(
+                f"{method} {path}", answer.status, parsed if isinstance(parsed, dict) else {"detail": parsed}
+            )
         return parsed
 
     # --- what it consists of -------------------------------------------------------------------------------------
@@ -118,9 +133,8 @@ class NovaNet:
         """The controller, its store's server, and the switches."""
         if self.controller.process is None:
             raise LabError("the controller does not run")
-        found = {"controller": self.controller.process.pid}
-        found |= {"store": pid for pid in processes.marked(self.lab.run_id) if _is_store(pid, str(self.controller.state_dir))}
-        return found | workload.switches(self.lab)
+        store = next(pid for pid in processes.marked(self.lab.run_id) if _is_store(pid, str(self.controller.state_dir)))
+        return {"controller": self.controller.process.pid, "store": store} | workload.switches(self.lab)
 
 
 def _is_store(pid: int, state_dir: str) -> bool:

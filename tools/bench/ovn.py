@@ -43,9 +43,13 @@ def install() -> Path:
         if not all(list(cache.glob(f"{package}_*.deb")) for package in PACKAGES):
             subprocess.run(["apt-get", "download", *PACKAGES], cwd=cache, check=True, capture_output=True, text=True)
         for package in PACKAGES:
-            subprocess.run(["dpkg-deb", "-x", _newest(cache, package), str(root)], check=True, capture_output=True, text=True)
+            subprocess.run(
+                ["dpkg-deb", "-x", _newest(cache, package), str(root)], check=True, capture_output=True, text=True
+            )
     except FileNotFoundError as error:
-        raise LabError(f"OVN, the peer of this benchmark, cannot be unpacked: {error.filename} is missing (Debian or Ubuntu needed)") from None
+        raise LabError(
+            f"OVN, the peer of this benchmark, cannot be unpacked: {error.filename} is missing (Debian or Ubuntu needed)"
+        ) from None
     except subprocess.CalledProcessError as error:
         raise LabError(
             f"OVN, the peer of this benchmark, cannot be had: `{' '.join(error.cmd)}` failed: {error.stderr.strip()}\n"
@@ -90,8 +94,7 @@ class Ovn:
         self.directory.mkdir(parents=True, exist_ok=True)
         for name in ("nb", "sb"):
             self._database(name)
-        databases = (f"--ovnnb-db={self._db('nb')}", f"--ovnsb-db={self._db('sb')}")
-        self._daemon("northd", "ovn-northd", *databases, f"--unixctl={self.directory}/northd.ctl")
+        self.start_control()
         self._start_nbctl()
         self.nbctl("init")
         self.nbctl("set", "NB_Global", ".", f"options:northd_probe_interval={NO_PROBE}")
@@ -99,6 +102,11 @@ class Ovn:
             self._controller(hypervisor)
         processes.until(self._complete, "all hypervisors known to OVN")
         self.sync()
+
+    def start_control(self) -> None:
+        """Start northd, for the first time or after ``load``."""
+        databases = (f"--ovnnb-db={self._db('nb')}", f"--ovnsb-db={self._db('sb')}")
+        self._daemon("northd", "ovn-northd", *databases, f"--unixctl={self.directory}/northd.ctl")
 
     def stop(self) -> None:
         """End what was started, controllers first."""
@@ -127,7 +135,13 @@ class Ovn:
     def _start_nbctl(self) -> None:
         """The command as a daemon. It detaches itself; the lab's mark, or ``stop``, ends it."""
         control = self.directory / "nbctl.ctl"
-        argv = [self._program("ovn-nbctl"), f"--db={self._db('nb')}", "--detach", f"--unixctl={control}", "-vsyslog:off"]
+        argv = [
+            self._program("ovn-nbctl"),
+            f"--db={self._db('nb')}",
+            "--detach",
+            f"--unixctl={control}",
+            "-vsyslog:off",
+        ]
         processes.run(argv, lab=self.lab.run_id)
         processes.until(control.exists, "the ovn-nbctl daemon")
 
@@ -140,9 +154,17 @@ class Ovn:
             "ovn-remote-probe-interval": NO_PROBE,
             "ovn-openflow-probe-interval": "60",
         }
-        hypervisor.vsctl("set", "open_vswitch", ".", *(f"external_ids:{key}={value}" for key, value in settings.items()))
+        hypervisor.vsctl(
+            "set", "open_vswitch", ".", *(f"external_ids:{key}={value}" for key, value in settings.items())
+        )
         rundir = {"OVS_RUNDIR": str(hypervisor.directory)}
-        self._daemon(f"ovn-controller {hypervisor.name}", "ovn-controller", hypervisor.ovsdb, namespace=hypervisor.namespace, env=rundir)
+        self._daemon(
+            f"ovn-controller {hypervisor.name}",
+            "ovn-controller",
+            hypervisor.ovsdb,
+            namespace=hypervisor.namespace,
+            env=rundir,
+        )
 
     def _daemon(self, name: str, program: str, *arguments: str, **options: Any) -> None:
         """Start one of OVN's daemons as a child, so that it ends when this process does."""
@@ -169,7 +191,9 @@ class Ovn:
 
     def chassis(self) -> list[str]:
         """Names of the hypervisors that have announced themselves."""
-        rows = self._transact("sb", "OVN_Southbound", {"op": "select", "table": "Chassis", "where": [], "columns": ["name"]})
+        rows = self._transact(
+            "sb", "OVN_Southbound", {"op": "select", "table": "Chassis", "where": [], "columns": ["name"]}
+        )
         return [row["name"] for row in rows["rows"]]
 
     def ports_up(self) -> int:
@@ -216,13 +240,11 @@ class Ovn:
         processes.until(lambda: self.ports_up() >= count, f"{count} ports of OVN's up", timeout, interval=0.05)
         self.sync()
 
-    def pause_northd(self) -> None:
-        """Let northd compute nothing, so that a workload can be loaded first."""
-        jsonrpc.call(self.directory / "northd.ctl", "pause", [])
-
-    def resume_northd(self) -> None:
-        """Let northd compute again."""
-        jsonrpc.call(self.directory / "northd.ctl", "resume", [])
+    def load(self, ports: list[PortSpec]) -> None:
+        """Without northd. Pausing it instead is no good: when resumed, it may sleep until its next probe."""
+        processes.end(self.daemons.pop("northd"))
+        self.add_networks()
+        self.add_ports(ports)
 
     def processes(self) -> dict[str, int]:
         """The databases, northd, the controllers, and the switches."""

@@ -29,6 +29,12 @@ class Cloud(Protocol):
     name: str
     lab: Lab
 
+    def __enter__(self) -> Cloud:
+        """Bring it up, with all hypervisors of the lab."""
+
+    def __exit__(self, *exc: object) -> None:
+        """End it."""
+
     def add_networks(self, count: int = NETWORKS) -> None:
         """Make networks 0 to ``count - 1``; network n has the addresses of ``cidr(n)``."""
 
@@ -47,6 +53,12 @@ class Cloud(Protocol):
     def wait_realised(self, count: int, timeout: float) -> None:
         """Wait until ``count`` plugged ports work everywhere, as confirmed by barriers; LabError when they do not."""
 
+    def load(self, ports: list[PortSpec]) -> None:
+        """Store networks and ports, and leave them for ``start_control`` to realise."""
+
+    def start_control(self) -> None:
+        """Start the process that computes what is in the store."""
+
     def processes(self) -> dict[str, int]:
         """Process ids of the product and of the switches, by name."""
 
@@ -61,12 +73,16 @@ def port(number: int) -> PortSpec:
     row = number // NETWORKS
     network = number % NETWORKS
     mac = f"02:00:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
-    return PortSpec(_id(0, number), network, mac, f"10.{10 + network}.{1 + row // 250}.{1 + row % 250}", number % HYPERVISORS)
+    return PortSpec(
+        _id(0, number), network, mac, f"10.{10 + network}.{1 + row // 250}.{1 + row % 250}", number % HYPERVISORS
+    )
 
 
 def extra(number: int, hypervisor: int, network: int = 0) -> PortSpec:
     """A port beside the bulk; at most 250 of them."""
-    return PortSpec(_id(1, number), network, f"02:01:00:00:00:{number:02x}", f"10.{10 + network}.250.{1 + number}", hypervisor)
+    return PortSpec(
+        _id(1, number), network, f"02:01:00:00:00:{number:02x}", f"10.{10 + network}.250.{1 + number}", hypervisor
+    )
 
 
 def _id(series: int, number: int) -> str:

@@ -79,9 +79,9 @@ class Api:
 class Controller:
     """``ryu-manager`` with these apps, for the hypervisors of a lab: REST on a loopback port, OpenFlow on a Unix socket.
 
-    ``options`` are further lines of its configuration file (``{"audit_interval": 5}``; lists become commas). It runs
-    ``port`` is that of REST (any free one when None). It runs between ``start()`` and ``terminate()`` or ``kill()``, any number of times, or within ``with``, where it is ready.
-    Its state is kept in the lab's directory.
+    ``options`` are further lines of its configuration file (``{"audit_interval": 5}``; lists become commas), ``port`` is
+    that of REST (any free one when None). It runs between ``start()`` and ``terminate()`` or ``kill()``, any number of
+    times, or within ``with``, where it is ready. Its state is kept in the lab's directory.
     """
 
     def __init__(

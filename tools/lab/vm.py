@@ -32,7 +32,7 @@ class Host:
         processes.run(["ethtool", "-K", INTERFACE, "tx", "off"], lab=self.lab, namespace=self.namespace)
         lines = ["link set lo up", f"link set {INTERFACE} up"]
         lines += [f"addr add {ip}/{length} dev {INTERFACE}{' nodad' if ':' in ip else ''}" for ip, length in addresses]
-        lines += [f"{'-6 ' if ':' in ip else ''}route add default via {ip}" for ip in gateways]
+        lines += [f"route add default via {ip}" for ip in gateways]
         namespaces.ip(lines, self.namespace)
 
     def exec(

@@ -1,0 +1,72 @@
+"""Reads what a bridge has, and prepares a connection for work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from pipelines import fields as f
+from pipelines.wire import replies, requests
+from pipelines.wire.errors import Error
+from pipelines.wire.replies import Reply, RoleReply, TlvTable
+from pipelines.wire.requests import Role, TlvCommand
+
+from .session import Session, SwitchError
+
+GENEVE_OPTION = (f.GENEVE_OPTION_CLASS, f.GENEVE_OPTION_TYPE, f.TUN_OPTION.size, 0)
+"""(class, type, bytes, number of the tun_metadata field) of NovaNet's Geneve option."""
+
+FIRST_VIRTUAL_METER = 0xFFFF0001
+"""From here on, meters are the switch's own (OFPM_MAX is 0xffff0000)."""
+
+
+def read_flows(session: Session) -> Iterator[tuple[bytes, bytes]]:
+    """(key, body) of every flow of the bridge, as they arrive. Raises SwitchError, SessionEnded, ValueError."""
+    with closing(session.stream(requests.flows_request)) as parts:
+        for part in parts:
+            for entry in replies.flows(part):
+                yield entry.key, entry.body
+
+
+def read_groups(session: Session) -> dict[int, bytes]:
+    """Every group's body by number. Raises as ``read_flows`` does."""
+    with closing(session.stream(requests.groups_request)) as parts:
+        return dict(entry for part in parts for entry in replies.groups(part))
+
+
+def read_meters(session: Session) -> dict[int, bytes]:
+    """Every meter's body by number. Raises as ``read_flows`` does."""
+    with closing(session.stream(requests.meters_request)) as parts:
+        found = dict(entry for part in parts for entry in replies.meters(part))
+    return {id: body for id, body in found.items() if id < FIRST_VIRTUAL_METER}
+
+
+def become_master(session: Session, generation: int) -> None:
+    """Claim the bridge with a term; SwitchError says that someone has a newer one (OFPRRFC_STALE)."""
+    reply = session.ask(lambda version, xid: requests.role_request(version, xid, Role.MASTER, generation))
+    if not isinstance(reply, RoleReply):
+        raise ValueError(f"a role request was answered with {type(reply).__name__}")
+
+
+def ensure_geneve_option(session: Session) -> None:
+    """Map NovaNet's Geneve option to its field; SwitchError when the switch will not."""
+    table = session.ask(requests.tlv_request)
+    options = table.options if isinstance(table, TlvTable) else ()
+    if GENEVE_OPTION in options:
+        return
+    in_the_way = [option for option in options if option[3] == GENEVE_OPTION[3] or option[:2] == GENEVE_OPTION[:2]]
+    if in_the_way:
+        _command(session, TlvCommand.DELETE, *in_the_way)
+    _command(session, TlvCommand.ADD, GENEVE_OPTION)
+
+
+def _command(session: Session, command: TlvCommand, *options: tuple[int, int, int, int]) -> None:
+    """Change the map of Geneve options; there is an answer only where it is refused."""
+    errors: list[Reply] = []
+    xid = session.expect(errors.append)
+    session.send(requests.tlv_mod(session.version, xid, command, *options))
+    session.barrier()
+    session.forget(xid)
+    for error in errors:
+        if isinstance(error, Error):
+            raise SwitchError(error)

@@ -1,0 +1,71 @@
+"""The metrics of the core: what each is called at /metrics, and where its value comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from novanet_apps.core import Core
+
+Metric = tuple[str, str, Any]
+"""Type (``counter`` or ``gauge``), help, and a value or a list of (labels, value)."""
+
+ENGINE = {
+    "flows_sent": "Flow-mods sent that add or change a flow.",
+    "flows_deleted": "Flow-mods sent that delete a flow.",
+    "groups_sent": "Group-mods sent.",
+    "meters_sent": "Meter-mods sent.",
+    "bundles": "OpenFlow bundles committed.",
+    "bundle_errors": "Bundles that a switch refused.",
+    "resyncs": "Times that a bridge was read whole before it was changed.",
+    "audits": "Comparisons of a bridge with what it should have, in the background.",
+    "drift_repaired": "Flows, groups and meters found to be otherwise than set, and put right.",
+    "bytes_sent": "Bytes sent to switches.",
+    "messages_received": "OpenFlow messages received from switches.",
+    "connections": "OpenFlow connections accepted.",
+    "connection_errors": "OpenFlow connections closed because of what came over them.",
+}
+STORE = {
+    "transactions": "Transactions committed to the intent store.",
+    "writes": "Objects written to the intent store.",
+    "retries": "Transactions repeated because another controller was faster.",
+    "refused": "Writes refused.",
+    "failed": "Writes that the store's server did not take.",
+}
+
+
+def collect(core: Core) -> dict[str, Metric]:
+    """Every metric of the core, by name."""
+    engine, store, reconciler = core.engine.counters, core.store.counters, core.reconciler
+    found: dict[str, Metric] = {
+        f"novanet_{name}_total": ("counter", help, getattr(engine, name)) for name, help in ENGINE.items()
+    }
+    found |= {f"novanet_store_{name}_total": ("counter", help, store.get(name, 0)) for name, help in STORE.items()}
+    compiled = [({"owner": kind}, count) for kind, count in sorted(reconciler.compiler.compiled.items())]
+    found |= {
+        "novanet_owners_compiled_total": ("counter", "Owners compiled for a hypervisor, by kind.", compiled),
+        "novanet_full_recomputes_total": (
+            "counter", "Times that everything of a hypervisor was compiled, as when it is first seen.",
+            reconciler.full_recomputes,
+        ),
+        "novanet_loop_lag_ms_max": (
+            "gauge", "Longest time in milliseconds that the event loop was held since the start.", engine.loop_lag_ms_max,
+        ),
+        "novanet_flows": ("gauge", "Flows that each hypervisor's bridge is to have.", _flows(core)),
+        "novanet_connected": ("gauge", "Whether a hypervisor is connected, by protocol.", _connected(core)),
+    }  # fmt: skip
+    return found
+
+
+def _flows(core: Core) -> list[tuple[dict[str, str], int]]:
+    hypervisors = core.topology.all("hypervisor").values()
+    return [({"hypervisor": obj.name}, int(core.engine.state(obj.id).get("flows", 0))) for obj in hypervisors]
+
+
+def _connected(core: Core) -> list[tuple[dict[str, str], int]]:
+    found = []
+    for obj in core.topology.all("hypervisor").values():
+        for protocol, part in (("openflow", core.engine), ("ovsdb", core.hypervisors)):
+            state: dict[str, Any] = part.state(obj.id)
+            found.append(({"hypervisor": obj.name, "protocol": protocol}, int(bool(state.get("connected")))))
+    return found

@@ -1,0 +1,187 @@
+"""How long until a VM that is plugged in gets its first packet through to another hypervisor, against OVN.
+
+A VM is prepared: its namespace, its interface and static neighbours are there, OVS does not know of it. A probe in it
+pings a VM on another hypervisor every 2 ms. Then it is plugged in by one OVSDB transaction, as a VM platform does it,
+and the time counts from the start of that until the first reply. In the cases ``plug`` the port was made before, in
+the cases ``create`` the time starts with the request that makes it. ``vsctl`` is ``plug`` by the ``ovs-vsctl`` command,
+whose own start counts too.
+
+NovaNet and OVN stand on labs of their own, both up all the time, and take turns; tunnels are warm.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tools.bench import probe, workload
+from tools.bench.novanet import NovaNet
+from tools.bench.ovn import Ovn
+from tools.bench.report import line
+from tools.bench.samples import percentile
+from tools.bench.workload import HYPERVISORS, Cloud, PortSpec
+from tools.lab.errors import LabError
+from tools.lab.hypervisor import Hypervisor
+from tools.lab.lab import Lab
+from tools.lab.vm import VM
+
+REPETITIONS = int(os.environ.get("NOVANET_BENCH_REPETITIONS", "30"))
+LOADS = (0, 1000)
+"""Ports that are present beside those measured."""
+INTERVAL = 0.002
+"""Seconds between two probes."""
+TIMEOUT = 20.0
+PREFIX = 16
+SETTLE = 0.15
+"""Seconds in which the machine comes to rest before a measurement starts."""
+
+
+class Side(NamedTuple):
+    """One product with a VM that everyone pings."""
+
+    cloud: Cloud
+    target: VM
+    target_ip: str
+
+
+def run() -> None:
+    """Measure and print; raises LabError when a side does not work."""
+    for load in LOADS:
+        with ExitStack() as stack:
+            sides = [
+                _prepare(stack.enter_context(make(stack.enter_context(Lab(HYPERVISORS)))), load)
+                for make in (NovaNet, Ovn)
+            ]
+            for case, way in WAYS.items():
+                _report(case, load, _interleaved(sides, way))
+
+
+def _report(case: str, load: int, times: dict[str, list[float]]) -> None:
+    for percent in (50, 95):
+        ours, theirs = (percentile(times[name], percent) * 1000 for name in (NovaNet.name, Ovn.name))
+        line("port_up", f"{case} p{percent}, {load:,} ports", ours, Ovn.name, theirs, "ms", higher_is_better=False)
+
+
+def _interleaved(sides: list[Side], way: Callable[[Side, PortSpec, VM], float]) -> dict[str, list[float]]:
+    """Seconds of every repetition, by the side's name; the sides take turns, each being first in turn."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for repetition in range(REPETITIONS):
+        for side in sides if repetition % 2 else reversed(sides):
+            times[side.cloud.name].append(_measure(side, next(_SPECS), way))
+    return times
+
+
+def _specs() -> Iterator[PortSpec]:
+    """Ports on the second and third hypervisor in turn; the target is on the first."""
+    for number in count():
+        yield workload.extra(number % 200 + 10, 1 + number % 2)
+
+
+_SPECS = _specs()
+
+
+def _prepare(cloud: Cloud, load: int) -> Side:
+    """Networks, the load, the target, and a resident VM on each other hypervisor through which tunnels are warm."""
+    cloud.add_networks()
+    ports = [workload.port(number) for number in range(load)]
+    cloud.add_ports(ports)
+    workload.plug_dummies(cloud.lab, ports)
+    specs = [workload.extra(number, number) for number in range(HYPERVISORS)]
+    cloud.add_ports(specs)
+    vms = [_hypervisor(cloud, spec).plug(spec.id, spec.mac, [(spec.ip, PREFIX)]) for spec in specs]
+    cloud.wait_realised(load + len(specs), timeout=300)
+    side = Side(cloud, vms[0], specs[0].ip)
+    for vm, spec in zip(vms[1:], specs[1:], strict=True):
+        _introduce(side, vm, spec)
+        if not vm.ping(side.target_ip, count=3).received:
+            raise LabError(f"{cloud.name}: no packet gets from {spec.ip} to {side.target_ip}")
+    return side
+
+
+def _measure(side: Side, spec: PortSpec, way: Callable[[Side, PortSpec, VM], float]) -> float:
+    """Seconds from the start to the first reply, for a VM that is made for this and removed afterwards."""
+    hypervisor = _hypervisor(side.cloud, spec)
+    vm = hypervisor.prepare(spec.id, spec.mac, [(spec.ip, PREFIX)])
+    _introduce(side, vm, spec)
+    start = way(side, spec, vm)
+    if way is vsctl:
+        hypervisor.vsctl("del-port", "br-int", vm.interface)
+    hypervisor.unplug(spec.id)
+    side.cloud.delete_port(spec)
+    return start
+
+
+def _hypervisor(cloud: Cloud, spec: PortSpec) -> Hypervisor:
+    return cloud.lab.hypervisors[spec.hypervisor]
+
+
+def _introduce(side: Side, vm: VM, spec: PortSpec) -> None:
+    """Static neighbours, so that no ARP is waited for."""
+    vm.exec(["ip", "neigh", "replace", side.target_ip, "lladdr", side.target.mac, "dev", "eth0", "nud", "permanent"])
+    side.target.exec(["ip", "neigh", "replace", spec.ip, "lladdr", spec.mac, "dev", "eth0", "nud", "permanent"])
+
+
+# --- ways to plug ------------------------------------------------------------------------------------------------
+
+
+def plug(side: Side, spec: PortSpec, vm: VM) -> float:
+    """The port is there already; the interface comes by one OVSDB transaction."""
+    side.cloud.add_port(spec)
+    return _timed(side, vm, lambda: _hypervisor(side.cloud, spec).attach(vm))
+
+
+def create(side: Side, spec: PortSpec, vm: VM) -> float:
+    """The port is made, then the interface is plugged."""
+
+    def act() -> None:
+        side.cloud.add_port(spec)
+        _hypervisor(side.cloud, spec).attach(vm)
+
+    return _timed(side, vm, act)
+
+
+def vsctl(side: Side, spec: PortSpec, vm: VM) -> float:
+    """The port is there already; the interface comes by ``ovs-vsctl``."""
+    side.cloud.add_port(spec)
+    interface = vm.interface
+    command = [
+        "--",
+        "add-port",
+        "br-int",
+        interface,
+        "--",
+        "set",
+        "interface",
+        interface,
+        f"external_ids:iface-id={spec.id}",
+    ]
+    return _timed(side, vm, lambda: _hypervisor(side.cloud, spec).vsctl(*command))
+
+
+WAYS: dict[str, Callable[[Side, PortSpec, VM], float]] = {"plug": plug, "vsctl": vsctl, "create": create}
+
+
+def _timed(side: Side, vm: VM, act: Callable[[], Any]) -> float:
+    """Seconds from the start of ``act`` to the first reply that the VM gets; LabError when there is none."""
+    command = [sys.executable, "-IS", str(Path(probe.__file__)), side.target_ip, str(INTERVAL), str(TIMEOUT)]
+    with vm.popen(command, stdout=subprocess.PIPE, text=True) as probing:
+        assert probing.stdout is not None
+        if probing.stdout.readline().strip() != "ready":
+            raise LabError(f"the probe in {vm.name} did not start")
+        time.sleep(SETTLE)
+        start = time.monotonic()
+        act()
+        answer = probing.stdout.readline().split()
+    if not answer or answer[0] == "none":
+        raise LabError(
+            f"{side.cloud.name}: no packet got through from {vm.name} within {TIMEOUT:g} s of plugging it in"
+        )
+    return float(answer[0]) - start
