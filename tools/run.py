@@ -121,7 +121,7 @@ def run(once: bool) -> int:
     say(f"starting {HYPERVISORS} hypervisors with Open vSwitch …")
     with Lab(HYPERVISORS) as lab:
         say("starting the controller: ryu-manager novanet_apps.all …")
-        with Controller(lab, port=REST) as controller:
+        with Controller(lab) as controller:
             say("telling it of the hypervisors, asking for networks and ports over REST …")
             lab.deploy(controller)
             samples = [Sample(controller.api, name) for name in NETWORKS]
