@@ -96,7 +96,11 @@ class Network(Object, frozen=True, kw_only=True):
     mtu: (
         Annotated[
             int,
-            Meta(ge=576, le=65000, description="bytes of an IP packet; the largest that the underlay carries when left out"),
+            Meta(
+                ge=576,
+                le=65000,
+                description="bytes of an IP packet; the largest that the underlay carries when left out",
+            ),
         ]
         | None
     ) = None
@@ -130,10 +134,12 @@ class Subnet(Object, frozen=True, kw_only=True):
         | None
     ) = None
     gateway_ip: (
-        Annotated[Ip, Meta(description="kept out of allocation; the first address when left out, none when null")] | None
+        Annotated[Ip, Meta(description="kept out of allocation; the first address when left out, none when null")]
+        | None
     ) = None
     allocation_pools: Annotated[
-        tuple[AllocationPool, ...], Meta(max_length=64, description="where addresses are allocated; all the cidr when empty")
+        tuple[AllocationPool, ...],
+        Meta(max_length=64, description="where addresses are allocated; all the cidr when empty"),
     ] = ()
 
 
@@ -177,7 +183,9 @@ class Port(Object, frozen=True, kw_only=True):
     device_id: Annotated[str, Meta(max_length=255, description="the VM")] = ""
     device_owner: Annotated[str, Meta(max_length=255)] = ""
     host_id: Annotated[
-        Uuid | None, READ_ONLY, Meta(extra={"ref": "hypervisor", "weak": True}, description="the hypervisor it was last seen on")
+        Uuid | None,
+        READ_ONLY,
+        Meta(extra={"ref": "hypervisor", "weak": True}, description="the hypervisor it was last seen on"),
     ] = None
     port_key: Annotated[int | None, READ_ONLY, Meta(description="32-bit number of the port in the switches")] = None
 
@@ -204,7 +212,9 @@ class Hypervisor(Object, frozen=True, kw_only=True):
     ] = ""
     bridge: Annotated[str, Meta(min_length=1, max_length=15, pattern="^[A-Za-z0-9_.-]+$")] = "br-int"
     datapath_type: Literal["auto", "system", "netdev"] = "auto"
-    hypervisor_key: Annotated[int | None, READ_ONLY, Meta(description="16-bit number of the hypervisor in the switches")] = None
+    hypervisor_key: Annotated[
+        int | None, READ_ONLY, Meta(description="16-bit number of the hypervisor in the switches")
+    ] = None
 
 
 class TunnelMesh(Object, frozen=True, kw_only=True):
@@ -216,13 +226,24 @@ class TunnelMesh(Object, frozen=True, kw_only=True):
     SINGLE = True
 
     tunnel_type: Literal["geneve", "vxlan"] = "geneve"
-    udp_port: Annotated[int, Meta(ge=1, le=65535, description="6081 for Geneve, 4789 for VXLAN when left out")] | None = None
-    underlay_mtu: Annotated[int, Meta(ge=1280, le=65535, description="bytes of an IP packet between hypervisors")] = 1500
-    multicast_group: Annotated[
-        Ip, Meta(description="VXLAN only: broadcast goes once to this group (RFC 7348) instead of once to every hypervisor")
-    ] | None = None
+    udp_port: (
+        Annotated[int, Meta(ge=1, le=65535, description="6081 for Geneve, 4789 for VXLAN when left out")] | None
+    ) = None
+    underlay_mtu: Annotated[int, Meta(ge=1280, le=65535, description="bytes of an IP packet between hypervisors")] = (
+        1500
+    )
+    multicast_group: (
+        Annotated[
+            Ip,
+            Meta(
+                description="VXLAN only: broadcast goes once to this group (RFC 7348) instead of once to every hypervisor"
+            ),
+        ]
+        | None
+    ) = None
     external_vteps: Annotated[
-        tuple[Ip, ...], Meta(max_length=256, description="VXLAN only: endpoints that are not NovaNet's, whose frames are accepted")
+        tuple[Ip, ...],
+        Meta(max_length=256, description="VXLAN only: endpoints that are not NovaNet's, whose frames are accepted"),
     ] = ()
 
 

@@ -138,7 +138,7 @@ class Host:
         if bool(self._other_system()) != self._was_other:
             self._was_other = not self._was_other
             self._registry.withdraw(self.hypervisor.id, keep=())
-            self._publish_interfaces(list(self.seen.plugged()))
+            self._publish(list(self.seen.plugged()))
         self._publish_interfaces()
         if self._inherits and not self.session.synced:
             self._registry.withdraw(self.hypervisor.id, keep=self.seen.plugged())
@@ -160,18 +160,17 @@ class Host:
         if connected:
             self._mend_if_wrong()
 
-    def _publish_interfaces(self, ports: list[str] | None = None) -> None:
-        """Tell what changed, or these ports; a large number in slices."""
-        dirty = list(self.seen.changed()) if ports is None else ports
-        if self._other_system():
-            return
-        for start in range(0, len(dirty), VIFS_AT_ONCE):
-            if start:
-                eventlet.sleep(0)
-            part = dirty[start : start + VIFS_AT_ONCE]
-            self._registry.plugged(
-                self.hypervisor.id, {port: self.seen.vif(port) for port in part}, first=not self.session.synced
-            )
+    def _publish_interfaces(self) -> None:
+        """Tell what changed; a large number in slices."""
+        self._publish(self.seen.changed(VIFS_AT_ONCE))
+        while not self.seen.settled:
+            eventlet.sleep(0)
+            self._publish(self.seen.changed(VIFS_AT_ONCE))
+
+    def _publish(self, ports: list[str]) -> None:
+        if not self._other_system():
+            vifs = {port: self.seen.vif(port) for port in ports}
+            self._registry.plugged(self.hypervisor.id, vifs, first=not self.session.synced)
 
     def _publish_bridge(self) -> None:
         bridge = self._bridge()

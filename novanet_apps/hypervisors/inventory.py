@@ -6,6 +6,7 @@ The work for a batch of row events depends on the rows in it, never on how many 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from uuid import UUID
 
 from ovs.db.idl import Row
@@ -20,8 +21,8 @@ IFACE_ID = "iface-id"
 class Inventory:
     """Interfaces of the integration bridge by the port whose VM they belong to.
 
-    `rows` gives a table's current rows. Feed every event to `note`; then `changed` tells which ports' interfaces
-    are to be looked at, and `vif` shows one.
+    `rows` gives a table's current rows. Feed every event to `note`; then, until `settled`, `changed` tells which
+    ports' interfaces are to be looked at, and `vif` shows one.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class Inventory:
             case "Bridge":
                 self._note_bridge(event)
 
-    def changed(self) -> Iterator[str]:
-        """Ids of the ports whose interface appeared, changed or went since the last call."""
-        touched, self._touched = self._touched, {}
+    def changed(self, limit: int) -> list[str]:
+        """Ids of the ports whose interface appeared, changed or went: what `limit` rows tell, not told before."""
+        touched = list(islice(self._touched, limit))
         dirty: dict[str, None] = {}
         for interface in touched:
+            del self._touched[interface]
             iface_id = self._iface_id(interface)
             before = self._iface_ids.get(interface, "")
             if before and before != iface_id:
@@ -71,7 +73,12 @@ class Inventory:
                 if before != iface_id:
                     self._hold(interface, iface_id)
                 dirty[iface_id] = None
-        return iter(dirty)
+        return list(dirty)
+
+    @property
+    def settled(self) -> bool:
+        """Whether `changed` has nothing more to tell."""
+        return not self._touched
 
     def vif(self, port_id: str) -> Vif | None:
         """The port's interface, the first of several; None when there is none."""

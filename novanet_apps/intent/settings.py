@@ -37,11 +37,11 @@ class StoreSettings:
     @classmethod
     def from_options(cls) -> StoreSettings:
         """As configured (novanet_apps/options.py)."""
-        from novanet_apps import options
+        import novanet_apps.options  # noqa: F401 (registers them)
+        from novanet_apps.compat import CONF
 
-        conf = options.CONF
-        state_dir = Path(conf.state_dir) if conf.state_dir else default_state_dir()
-        return cls(conf.store, state_dir, conf.ovs_bindir, conf.store_timeout)
+        state_dir = Path(CONF.state_dir) if CONF.state_dir else default_state_dir()
+        return cls(CONF.store, state_dir, CONF.ovs_bindir, CONF.store_timeout)
 
     def program(self, name: str) -> str:
         """The path of a program of Open vSwitch. Raises StoreError when it is not there."""

@@ -210,8 +210,12 @@ class Writer:
         steps: list[Step] = []
         results = []
         began = time.monotonic()
-        for write, new_id in zip(submission.writes, submission.new_ids, strict=True):
-            edit = admit(inner, write, self._allocator, new_id)
+        for index, write in enumerate(submission.writes):
+            try:
+                edit = admit(inner, write, self._allocator, submission.new_ids[index])
+            except Refused as refused:
+                refused.index = index
+                raise
             old = inner.get(edit.kind, edit.id)
             results.append(edit.value)
             if edit.value != old:
@@ -274,7 +278,7 @@ class Writer:
     def _fail(self, batch: Iterable[Submission], problem: OvsdbError) -> None:
         LOG.error("intent store: writes failed: %s", problem)
         self.counters["failed"] += 1
-        unknown = f"the intent store does not answer ({problem}); whether this was stored is not known: read it again"
+        unknown = f"the intent store failed ({problem}); whether this was stored is not known: read it again"
         for submission in batch:
             submission.fail(Refused(503, "", unknown))
 

@@ -29,6 +29,9 @@ LOG = logging.getLogger(__name__)
 YIELD_AFTER = 0.010
 """Seconds of parsing after which other greenlets get their turn."""
 
+LARGE_SET = 500
+"""Members of a set that are parsed in one go, some milliseconds."""
+
 
 class BadValue(Exception):
     """A value was assigned that the column's type does not allow."""
@@ -180,6 +183,14 @@ class Replica(Idl):
             table.rows.clear()
         self.cond_seqno = 0
 
+    def _Idl__process_update2(self, table: Any, key: uuid.UUID, row_update: dict[str, Any]) -> bool:
+        # python-ovs tells of changes after the whole message; should a later row be broken, they would be lost.
+        notice = super()._Idl__process_update2(table, key, row_update)
+        if notice and table is self.tables.get(table.name):
+            self.notify(*notice)
+            self.change_seqno += 1
+        return False
+
     def _Idl__row_update(self, table: Any, row: Row, row_json: dict[str, Any]) -> bool:
         for name, json in row_json.items():
             datum = self._parse(table, name, json)
@@ -192,10 +203,19 @@ class Replica(Idl):
         if column is None:
             return None
         try:
+            if isinstance(json, list) and json[0] == "set" and len(json[1]) > LARGE_SET:
+                return self._parse_set(column.type, json[1])
             return ovs.db.data.Datum.from_json(column.type, json)
         except ovs.db.error.Error as exc:
             LOG.warning("%s: column %s of %s cannot be understood: %s", self.session_name(), name, table.name, exc)
             return None
+
+    def _parse_set(self, type_: Any, json: list[Any]) -> ovs.db.data.Datum:
+        values: dict[Any, None] = {}
+        for start in range(0, len(json), LARGE_SET):
+            self._give_turn()
+            values |= ovs.db.data.Datum.from_json(type_, ["set", json[start : start + LARGE_SET]]).values
+        return ovs.db.data.Datum(type_, values)
 
     def _Idl__apply_diff(self, table: Any, row: Row, row_diff: dict[str, Any]) -> Old:
         before = self._latest.get(row)

@@ -75,6 +75,7 @@ class Session:
         self._turn = Semaphore(1)
         self._idl_lock = Semaphore(1)
         self._waiters: list[Event] = []
+        self._last_unusable = ""
 
     @property
     def rows_received(self) -> int:
@@ -196,10 +197,10 @@ class Session:
         with self._idl_lock:
             try:
                 idl.run()
-            except Exception:
+            except Exception as exc:
                 # python-ovs trusts the shape of what a server sends, so anything may be raised.
-                LOG.exception("OVSDB session %s: unusable message; reconnecting", self.name)
-                idl.force_reconnect()
+                self._unusable(exc)
+                link.force_reconnect()
         monitoring = idl.state == Idl.IDL_S_MONITORING and link.is_connected()
         if monitoring and idl.events:
             self._deliver(idl.take_events())
@@ -214,6 +215,12 @@ class Session:
         link.wait(self._poller)
         link.recv_wait(self._poller)
         self._poller.block()
+
+    def _unusable(self, exc: Exception) -> None:
+        text = repr(exc)
+        if text != self._last_unusable:
+            self._last_unusable = text
+            LOG.error("OVSDB session %s: unusable message; connecting anew: %s", self.name, text, exc_info=exc)
 
     def _deliver(self, events: list[RowEvent]) -> None:
         try:

@@ -120,9 +120,9 @@ def _last(asked: dict[str, list[str]], name: str, default: str) -> str:
     return asked[name][-1] if name in asked else default
 
 
-def sort_key(sort: str, obj: Object) -> tuple[str, ...]:
-    """What orders objects: unique, so that pages neither repeat nor miss one."""
-    return (obj.id,) if sort == "id" else (obj.name, obj.id)
+def by_name(obj: Object) -> tuple[str, ...]:
+    """What orders objects by name: unique, so that pages neither repeat nor miss one."""
+    return (obj.name, obj.id)
 
 
 def _after(sort: str, marker: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import heapq
 import re
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ from topology.model import KINDS, Object
 
 from . import queries
 from .bodies import read_json
+from .ordering import Ordering
 from .problems import Problem
 from .views import Views, scope, sliced, visible
 
@@ -44,6 +46,7 @@ class Resources:
         self.core = core
         self.views = views
         self.max_body = max_body
+        self._ordering = Ordering(core)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -52,41 +55,46 @@ class Resources:
         cls = self._kind(call)
         query = queries.listing(call.request, cls)
         project = scope(call.token)
-        found = heapq.nsmallest(
-            query.limit + 1, self._matching(cls, query, project), key=lambda obj: queries.sort_key(query.sort, obj)
-        )
+        matching = self._matching(cls, query, project)
+        if query.sort == "id":
+            found = list(islice(matching, query.limit + 1))
+        else:
+            found = heapq.nsmallest(query.limit + 1, matching, key=queries.by_name)
         shown = found[: query.limit]
         following = queries.next_page(call.request, query, shown[-1]) if len(found) > len(shown) else None
         return answer({"items": [self.views.show(cls.KIND, obj) for obj in sliced(shown)], "next": following})
 
     def _matching(self, cls: type[Object], query: queries.Query, project: str | None) -> Iterator[Any]:
-        for obj in sliced(self._candidates(cls, query)):
-            if not visible(project, cls.KIND, obj):
+        """The objects that a list call is about, behind its marker; in the order of their ids."""
+        derived = query.filters.keys() & _DERIVED
+        for id in sliced(self._candidates(cls, query)):
+            obj = self.core.topology.get(cls.KIND, id)
+            if obj is None or not visible(project, cls.KIND, obj):
                 continue
-            if query.after is not None and queries.sort_key(query.sort, obj) <= query.after:
+            if query.sort == "name" and query.after and queries.by_name(obj) <= query.after:
                 continue
-            if any(getattr(obj, name) not in values for name, values in query.filters.items() if name not in _DERIVED):
+            if any(getattr(obj, name) not in values for name, values in query.filters.items() if name not in derived):
                 continue
-            if query.filters.keys() & _DERIVED or query.status:
+            if derived or query.status:
                 shown = self.views.show(cls.KIND, obj)
-                if any(shown[name] not in query.filters[name] for name in query.filters.keys() & _DERIVED):
+                if any(shown[name] not in query.filters[name] for name in derived):
                     continue
                 if query.status and shown["status"] not in query.status:
                     continue
             yield obj
 
-    def _candidates(self, cls: type[Object], query: queries.Query) -> list[Any]:
-        """A superset of what matches, from the narrowest index."""
+    def _candidates(self, cls: type[Object], query: queries.Query) -> list[str]:
+        """Ids of a superset of what matches, from the narrowest index, in order."""
         topology = self.core.topology
-        everything = topology.all(cls.KIND)
+        marker = query.after[0] if query.after and query.sort == "id" else ""
         if "id" in query.filters:
             ids = query.filters["id"]
         elif cls.KIND in ("port", "subnet") and "network_id" in query.filters:
             members = topology.ports_of if cls.KIND == "port" else topology.subnets_of
             ids = {id for network in query.filters["network_id"] for id in members(network)}
         else:
-            return list(everything.values())
-        return [everything[id] for id in ids if id in everything]
+            return self._ordering.after(cls.KIND, marker)
+        return sorted(id for id in ids if id > marker)
 
     def show(self, call: Call) -> Response:
         """GET /v1/{collection}/{id}."""

@@ -12,6 +12,7 @@ import logging
 import resource
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import eventlet
@@ -20,6 +21,8 @@ import msgspec
 from eventlet import greenio, sleep
 from eventlet.event import Event
 from eventlet.green import socket, ssl
+from eventlet.hubs import trampoline
+from eventlet.patcher import original
 from eventlet.timeout import Timeout
 
 from novanet_apps.compat.errors import ConfigurationError
@@ -30,6 +33,7 @@ from .api import CLOSE
 from .counters import Counters
 
 LOG = logging.getLogger(__name__)
+select = original("select")
 
 BACKLOG = 4096
 HEAD_TIME = 20.0
@@ -73,9 +77,9 @@ class Server(eventlet.wsgi.Server):
         self.counters = counters
         self.complaints = Throttle(LOG)
         self._max = min(max_connections, max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4))
-        self._connections: set[Any] = set()
-        self._idle: dict[Any, float] = {}
-        """Sockets that wait for a request, longest first, with the time since when."""
+        self._connections: set[Connection] = set()
+        self._idle: dict[Connection, float] = {}
+        """Those that wait for a request, longest first, with the time since when."""
         self._room = Event()
         self._loop: Any = None
         host, port = self.address
@@ -91,7 +95,7 @@ class Server(eventlet.wsgi.Server):
             self._loop.kill()
         self.socket.close()
         for connection in list(self._connections):
-            greenio.shutdown_safe(connection)
+            greenio.shutdown_safe(connection.socket)
 
     # --- connections ---------------------------------------------------------------------------------------------
 
@@ -109,10 +113,11 @@ class Server(eventlet.wsgi.Server):
                     self._evict(1)
                 sleep(0.05)
                 continue
+            connection = Connection(client, address)
             self.counters.accepted += 1
-            self._connections.add(client)
+            self._connections.add(connection)
             self.counters.connections = len(self._connections)
-            eventlet.spawn_n(self._serve, client, address)
+            eventlet.spawn_n(self._serve, connection)
             accepted += 1
             if accepted % _GREETING == 0:
                 sleep(0)
@@ -127,55 +132,80 @@ class Server(eventlet.wsgi.Server):
     def _evict(self, count: int) -> None:
         """Close up to ``count`` connections, those that have been silent for longest."""
         silent_since = time.monotonic() - EVICTABLE
-        chosen = [client for client, since in list(self._idle.items())[:count] if since <= silent_since]
-        for client in chosen:
-            del self._idle[client]
+        oldest = list(islice(self._idle.items(), count))
+        chosen = [connection for connection, since in oldest if since <= silent_since and not connection.has_input()]
+        for connection in chosen:
+            del self._idle[connection]
             self.counters.evicted += 1
-            greenio.shutdown_safe(client)
+            greenio.shutdown_safe(connection.socket)
         if chosen:
             self.complaints.warning("REST: %d idle connections were closed for others that wait", len(chosen))
 
-    def _serve(self, client: Any, address: Any) -> None:
-        connection = client
+    def _serve(self, connection: Connection) -> None:
+        host = connection.address[0]
         try:
-            self.idle(client)
-            client.settimeout(SOCKET_TIME)
+            self.idle(connection)
             if self.context is not None:
-                connection = self._handshake(client)
-            self.protocol([address, connection, eventlet.wsgi.STATE_IDLE, client], self)
+                self._handshake(connection)
+            connection.socket.settimeout(SOCKET_TIME)
+            self.protocol([connection.address, connection.socket, eventlet.wsgi.STATE_IDLE, connection], self)
         except (ssl.SSLError, EOFError) as problem:
-            self.complaints.warning("REST: no TLS with %s: %s", address[0], problem)
+            self.complaints.warning("REST: no TLS with %s: %s", host, problem)
         except (Timeout, TimeoutError):
             self.counters.timeouts += 1
-            LOG.debug("REST: %s was too slow", address[0])
+            LOG.debug("REST: %s was too slow", host)
         except OSError as problem:
-            LOG.debug("REST: connection of %s ended: %s", address[0], problem)
+            LOG.debug("REST: connection of %s ended: %s", host, problem)
         except Exception:
-            LOG.exception("REST: connection of %s failed", address[0])
+            LOG.exception("REST: connection of %s failed", host)
         finally:
-            self._idle.pop(client, None)
-            self._connections.discard(client)
+            self._idle.pop(connection, None)
+            self._connections.discard(connection)
             self.counters.connections = len(self._connections)
-            greenio.shutdown_safe(connection)
-            connection.close()
-            client.close()
+            greenio.shutdown_safe(connection.socket)
+            connection.socket.close()
             if not self._room.ready():
                 self._room.send()
 
-    def _handshake(self, client: Any) -> Any:
+    def _handshake(self, connection: Connection) -> None:
+        connection.await_input(HEAD_TIME)
         with Timeout(HEAD_TIME):
-            connection = self.context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
-            connection.settimeout(SOCKET_TIME)
-            connection.do_handshake()
-            return connection
+            connection.socket = self.context.wrap_socket(
+                connection.socket, server_side=True, do_handshake_on_connect=False
+            )
+            connection.socket.do_handshake()
 
-    def idle(self, client: Any) -> None:
-        """The connection waits for a request."""
-        self._idle[client] = time.monotonic()
+    def idle(self, connection: Connection) -> None:
+        """It waits for a request."""
+        self._idle[connection] = time.monotonic()
 
-    def busy(self, client: Any) -> None:
-        """The connection has sent a request."""
-        self._idle.pop(client, None)
+    def busy(self, connection: Connection) -> None:
+        """It has sent a request."""
+        self._idle.pop(connection, None)
+
+
+class Connection:
+    """A client's socket, which TLS replaces by another one."""
+
+    def __init__(self, client: Any, address: Any) -> None:
+        self.socket = client
+        self.address = address
+
+    def await_input(self, seconds: float) -> None:
+        """Wait for the first byte. Raises Timeout when the client, and not we, took too long."""
+        try:
+            trampoline(self.socket.fileno(), read=True, timeout=seconds, timeout_exc=Timeout)
+        except Timeout:
+            if not self.has_input():
+                raise
+
+    def has_input(self) -> bool:
+        """Whether there is something to read, or the client has gone."""
+        if self.socket.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
 
 class Protocol(eventlet.wsgi.HttpProtocol):
@@ -185,6 +215,8 @@ class Protocol(eventlet.wsgi.HttpProtocol):
     wbufsize = 4096
     close_connection: bool
     linger = False
+    served = False
+    """Whether a request came already."""
 
     def handle_one_request(self) -> None:
         """Read a request and answer it."""
@@ -192,13 +224,24 @@ class Protocol(eventlet.wsgi.HttpProtocol):
         super().handle_one_request()
 
     def _read_request_line(self) -> bytes:
-        first = self.conn_state[2] == eventlet.wsgi.STATE_IDLE and not getattr(self, "requestline", None)
-        with Timeout(HEAD_TIME if first else IDLE_TIME):
+        self._await_request(IDLE_TIME if self.served else HEAD_TIME)
+        with Timeout(HEAD_TIME):
             line: bytes = super()._read_request_line()
+        self.served = True
         if len(line) < self.server.url_length_limit:
             return line
         self.send_error(414, f"a request line has less than {self.server.url_length_limit} bytes")
         return b""
+
+    def _await_request(self, seconds: float) -> None:
+        """Wait for the first byte. Raises Timeout when the client, and not we, took too long."""
+        self.connection.settimeout(None)
+        try:
+            with Timeout(seconds):
+                self.rfile.peek(1)
+        except Timeout:
+            if not self.conn_state[3].has_input():
+                raise
 
     def parse_request(self) -> bool:
         """The head of a request; whether it is one."""

@@ -61,7 +61,7 @@ class Bridges(Switch):
     def flows(self, name: str) -> dict[str, dict[str, str]]:
         """Match -> the rest of each flow as ovs-ofctl dumps it."""
         found = {}
-        for line in self.ofctl("dump-flows", name, version="any").splitlines():
+        for line in self.ofctl("dump-flows", name, version=ALL_VERSIONS).splitlines():
             parts = re.match(r"\s*(.*?)\s*(priority=\S+)? actions=(.*)", line)
             if "table=" not in line or parts is None:
                 continue
@@ -77,15 +77,17 @@ class Bridges(Switch):
 
 
 class EngineController(Controller):
-    """A controller on a unix socket; audits only where asked for."""
+    """A controller on a unix socket in OVS's own directory, the only place where OVS looks; audits only where asked for."""
 
-    def __init__(self, directory: Path, *more: str) -> None:
-        self.socket = directory / f"of.{time.monotonic_ns()}"
+    def __init__(self, directory: Path, rundir: Path, *more: str) -> None:
+        self.socket = rundir / f"of.{time.monotonic_ns()}"
         super().__init__(directory, "--openflow-listen", f"punix:{self.socket}", "--audit-interval", "0", *more)
 
     def synced(self, name: str) -> dict[str, Any]:
         """Wait until the bridge was compared and has confirmed everything; returns its state."""
-        state: dict[str, Any] = until(lambda: self._settled_state(name), f"{name} is in sync: {self.call('state', name)}")
+        state: dict[str, Any] = until(
+            lambda: self._settled_state(name), lambda: f"{name} is in sync: {self.call('state', name)}\n{self.log[-3000:]}"
+        )
         return state
 
     def _settled_state(self, name: str) -> dict[str, Any] | None:

@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 60.0
+DEADLINE = 30.0
 """Seconds that anything here may take on a loaded machine."""
 
 COMMAND = [sys.executable, "-c", "import sys; from novanet_apps.compat import ryu_manager; sys.exit(ryu_manager())"]
 """What the installed script ``ryu-manager`` does."""
 
 
-def until(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+def until(condition: Callable[[], Any], what: str | Callable[[], str], deadline: float = DEADLINE) -> Any:
     """Wait until ``condition`` is true and return its value; AssertionError after the deadline."""
     end = time.monotonic() + deadline
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
+        assert time.monotonic() < end, f"not within {deadline:g} s: {what() if callable(what) else what}"
         time.sleep(0.02)
 
 

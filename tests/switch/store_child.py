@@ -297,7 +297,10 @@ def group(directory: str) -> Any:
         Write("create", "subnet", fields={"network_id": "aaaaaaaa-0000-4000-8000-000000000001", "cidr": "10.4.0.0/24"}),
         Write("create", "port", fields={"network_id": "aaaaaaaa-0000-4000-8000-000000000001"}),
     ]
-    refused = attempt(lambda: controller.store.submit([*several, Write("delete", "network", network.id)]))
+    try:
+        refused = controller.store.submit([*several, Write("delete", "network", network.id)])
+    except Refused as problem:
+        refused = [problem.status, problem.index]
     nothing = controller.topology.get("network", several[0].id or "")
     made = controller.store.submit(several)
     unmade = controller.store.submit([Write("delete", obj.KIND, obj.id) for obj in reversed(made)])
@@ -419,6 +422,30 @@ def rotate(directory: str) -> Any:
     found = [server.log.stat().st_size, (server.directory / "ovsdb-server.log.1").stat().st_size]
     controller.store.stop()
     return found
+
+
+def restore(directory: str) -> Any:
+    """Backup and restore as docs/intent-store.md says, while the controller runs."""
+    from eventlet.green import subprocess
+
+    controller = Controller(directory)
+    network, _ = blue(controller)
+    ports = [controller.create("port", network_id=network.id) for _ in range(5)]
+    before = controller.content()
+    client = controller.store.settings.program("ovsdb-client")
+    where = (f"unix:{directory}/run/intent.sock", "NovaNet")
+    backup = Path(directory) / "novanet.backup"
+    with backup.open("wb") as file:
+        subprocess.run([client, "backup", *where], stdout=file, check=True)
+    controller.one("delete", "port", ports[0].id)
+    controller.one("patch", "port", ports[1].id, name="changed")
+    later = controller.create("port", network_id=network.id)
+    with backup.open("rb") as file:
+        subprocess.run([client, "restore", *where], stdin=file, check=True)
+    until(lambda: controller.content() == before)
+    again = controller.create("port", network_id=network.id, fixed_ips=[{"ip_address": later.fixed_ips[0].ip_address}])
+    controller.store.stop()
+    return again.fixed_ips == later.fixed_ips
 
 
 def unusable(directory: str, *words: str) -> Any:

@@ -28,12 +28,12 @@ def bridges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridges]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(bridges: Bridges, tmp_path: Path) -> Iterator[Start]:
     """Starts controllers, which end with the test."""
     started: list[EngineController] = []
 
     def begin(*options: str) -> EngineController:
-        started.append(EngineController(tmp_path, *options))
+        started.append(EngineController(tmp_path, bridges.directory, *options))
         return started[-1]
 
     yield begin

@@ -84,8 +84,7 @@ def test_large_answers_leave_others_their_turn(rest: RestServer) -> None:
     assert len(rest("GET", "/v1/networks?limit=1000&sort=name").json()["items"]) == 1000
     assert rest("GET", "/v1/networks?status=ERROR").json()["items"] == []
     assert rest("GET", "/v1/status").json()["objects"]["network"] == {"ACTIVE": 5000}
-    turns = rest.evaluate("lag.turns")
-    assert turns > 50, "other greenlets ran all along"
+    assert rest.evaluate("lag.turns") > 10, "other greenlets ran all along"
 
 
 def test_to_count_objects_often_is_cheap(rest: RestServer) -> None:

@@ -130,7 +130,7 @@ class Ovn:
         socket = self.directory / f"{name}.sock"
         server = self.lab.programs.path("ovsdb-server")
         self._spawn(name, [server, str(file), f"--remote=punix:{socket}", f"--unixctl={self.directory}/{name}.ctl"])
-        processes.until(socket.exists, f"OVN's database {name}")
+        processes.until(lambda: jsonrpc.listens(socket), f"OVN's database {name}")
 
     def _start_nbctl(self) -> None:
         """The command as a daemon. It detaches itself; the lab's mark, or ``stop``, ends it."""

@@ -185,7 +185,9 @@ class Hypervisor:
             "--private-key=db:Open_vSwitch,SSL,private_key", "--certificate=db:Open_vSwitch,SSL,certificate",
             "--ca-cert=db:Open_vSwitch,SSL,ca_cert",
         )  # fmt: skip
-        processes.until(lambda: self._check_running() and socket.exists(), f"ovsdb-server of {self.name} listens")
+        processes.until(
+            lambda: self._check_running() and jsonrpc.listens(socket), f"ovsdb-server of {self.name} listens"
+        )
 
     def stop_ovsdb(self, how: signal.Signals = signal.SIGTERM) -> None:
         processes.end(self._ovsdb, how)

@@ -31,6 +31,16 @@ def call(path: Path | str, method: str, params: list[Any], timeout: float = 60.0
     return answer["result"]
 
 
+def listens(path: Path | str) -> bool:
+    """Whether a connection is accepted there; a socket exists a moment before its server listens."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 def _receive(connection: socket.socket) -> dict[str, Any]:
     """The answer to request 0; the server's own requests (echo) are passed over."""
     decoder, buffer, received = json.JSONDecoder(), "", b""

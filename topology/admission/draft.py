@@ -89,6 +89,7 @@ class Draft:
         self.names: Overlay[tuple[str, str, str], str] = Overlay(base.names)
         self._objects: dict[str, Overlay[str, Any]] = {}
         self._subnets: dict[str, set[str]] = {}
+        self._referring: dict[Node, dict[Node, None]] = {}
 
     @property
     def mesh(self) -> TunnelMesh | None:
@@ -111,13 +112,8 @@ class Draft:
 
     def referrers(self, kind: str, id: str) -> list[Node]:
         """The objects that refer to this one."""
-        node = (kind, id)
         found = [other for other in self.base.referrers(kind, id) if not self._staged(other)]
-        for other, overlay in self._objects.items():
-            for key, obj in overlay.changes.items():
-                if obj is not None and any(target == node for _, target in references(other, obj)):
-                    found.append((other, key))
-        return found
+        return found + list(self._referring.get((kind, id), ()))
 
     def stage(self, edit: Edit) -> None:
         """Lay one edit over what is there."""
@@ -130,10 +126,14 @@ class Draft:
             self._objects[kind] = Overlay(self.base.all(kind))
         self._objects[kind].changes[id] = new
         if old is not None:
+            for _, target in references(kind, old):
+                self._referring.get(target, {}).pop((kind, id), None)
             for index, key in self._keys(kind, old):
                 if index.get(key) == id:
                     index.changes[key] = None
         if new is not None:
+            for _, target in references(kind, new):
+                self._referring.setdefault(target, {})[kind, id] = None
             for index, key in self._keys(kind, new):
                 index.changes[key] = id
         if isinstance(new or old, Subnet):

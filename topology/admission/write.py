@@ -39,12 +39,14 @@ class Write(NamedTuple):
 class Refused(Exception):
     """A write that cannot be.
 
-    ``status`` is the HTTP status, ``field`` a path such as ``fixed_ips[0].ip_address``, or "" for the whole.
+    ``status`` is the HTTP status, ``field`` a path such as ``fixed_ips[0].ip_address``, or "" for the whole;
+    ``index`` tells which of several writes made together it is.
     """
 
     def __init__(self, status: int, field: str, detail: str) -> None:
         super().__init__(status, field, detail)
         self.status, self.field, self.detail = status, field, detail
+        self.index = 0
 
     def __str__(self) -> str:
         return f"{self.field}: {self.detail}" if self.field else self.detail

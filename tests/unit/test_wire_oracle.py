@@ -1,0 +1,304 @@
+"""What Ryu can express, we write in Ryu's bytes: flows, groups, meters and requests of every version.
+
+Not compared: Geneve options and OVS's neighbour discovery fields, which Ryu lacks, and the ONF's copy action, which
+takes the place of Nicira's in OpenFlow 1.3 because Open vSwitch reads it back so (tests/switch/test_readback.py).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ryu.ofproto.ofproto_protocol import ProtocolDesc
+
+from pipelines import fields as f
+from pipelines import wire
+from pipelines.flow import (
+    Action, Bucket, Copy, Flow, Group, Meter, SetBits, canonical, copy, group, output, resubmit, set_bits, set_field,
+)  # fmt: skip
+from pipelines.wire.actions import NXM
+from pipelines.wire.openflow import Command
+from pipelines.wire.requests import BUNDLE_FLAGS
+
+Setter = tuple[str, f.Field, int]
+NOT_RYUS = {f.TUN_OPTION, f.ND_RESERVED, f.ND_OPTIONS_TYPE}
+FIELDS = sorted(
+    (field for field in f.FIELDS.values() if field not in NOT_RYUS and field.name != "in_phy_port"), key=lambda x: x.name
+)
+SETTABLE = [field for field in FIELDS if field not in (f.IN_PORT, f.ETH_TYPE, f.IP_PROTO)]
+
+datapaths = {version: ProtocolDesc(version) for version in wire.VERSIONS}
+versions = pytest.mark.parametrize("version", wire.VERSIONS, ids=("1.3", "1.4", "1.5"))
+ports = st.one_of(st.integers(1, 0xFEFF), st.sampled_from([0xFFFFFFF8, 0xFFFFFFFD, 0xFFFFFFFE]))
+numbers = st.integers(0, 0xFFFFFFFF)
+
+
+@st.composite
+def matched(draw: st.DrawFn) -> list[tuple[f.Field, int, int | None]]:
+    """Some fields, each once, with a value under a mask that is neither all ones nor all zeros."""
+    chosen = []
+    for field in draw(st.lists(st.sampled_from(FIELDS), max_size=6, unique=True)):
+        mask = draw(st.one_of(st.none(), st.integers(1, field.ones - 1)))
+        value = draw(st.integers(0, field.ones))
+        chosen.append((field, value if mask is None else value & mask, mask))
+    return chosen
+
+
+@st.composite
+def changed_bits(draw: st.DrawFn) -> SetBits:
+    field = draw(st.sampled_from([field for field in SETTABLE if field.size > 1]))
+    width = draw(st.integers(1, min(64, 8 * field.size - 1)))
+    offset = draw(st.integers(0, 8 * field.size - width))
+    action = set_bits(f.Bits(field, offset, width), draw(st.integers(0, (1 << width) - 1)))
+    assert isinstance(action, SetBits)
+    return action
+
+
+@st.composite
+def copied(draw: st.DrawFn) -> Copy:
+    source, target = draw(st.sampled_from(FIELDS)), draw(st.sampled_from(SETTABLE))
+    width = draw(st.integers(1, 8 * min(source.size, target.size)))
+    return copy(
+        f.Bits(source, draw(st.integers(0, 8 * source.size - width)), width),
+        f.Bits(target, draw(st.integers(0, 8 * target.size - width)), width),
+    )
+
+
+@st.composite
+def whole_set(draw: st.DrawFn) -> Setter:
+    field = draw(st.sampled_from(SETTABLE))
+    return "set", field, draw(st.integers(0, field.ones))
+
+
+steps = st.lists(
+    st.one_of(
+        whole_set(),
+        changed_bits(),
+        copied(),
+        st.tuples(st.just("output"), ports, st.integers(0, 0xFFFF)),
+        st.tuples(st.just("group"), st.integers(0, 0xFFFFFF00)),
+        st.tuples(st.just("resubmit"), st.integers(0, 254)),
+    ),
+    max_size=6,
+)
+
+
+def ours(step: Any) -> Action:
+    if isinstance(step, (Copy, SetBits)):
+        return step
+    make = {"set": set_field, "output": output, "group": group, "resubmit": resubmit}[step[0]]
+    return make(*step[1:])
+
+
+class Ryu:
+    """Ryu's classes of one version."""
+
+    def __init__(self, version: int) -> None:
+        self.datapath = datapaths[version]
+        self.version = version
+        self.ofp, self.parser = self.datapath.ofproto, self.datapath.ofproto_parser
+        self.types = {t.name: t.type for t in self.ofp.oxm_types}
+
+    def user(self, field: f.Field, value: int, mask: int | None = None) -> Any:
+        """A value as Ryu's users write it."""
+        convert = self.types[field.name].to_user
+        plain = convert(value.to_bytes(field.size, "big"))
+        return plain if mask is None else (plain, convert(mask.to_bytes(field.size, "big")))
+
+    def nxm(self, field: f.Field) -> str:
+        """Ryu's name of the field's NXM header."""
+        if field not in NXM:
+            return field.name
+        names = [t.name for t in self.ofp.oxm_types if t.name.removesuffix("_nxm") in (field.name, field.name[5:])]
+        return next(name for name in names if name != field.name)
+
+    def match(self, fields: list[tuple[f.Field, int, int | None]]) -> Any:
+        """A match whose fields stand in our order."""
+        tlvs = {field(value, mask): (field, value, mask) for field, value, mask in fields}
+        order = canonical(tlvs)
+        placed = sorted(tlvs, key=order.index)
+        return self.parser.OFPMatch(_ordered_fields=[(tlvs[t][0].name, self.user(*tlvs[t])) for t in placed])
+
+    def action(self, step: Any) -> Any:
+        p = self.parser
+        match step:
+            case SetBits(bits, value) if self.version == wire.OF15:
+                return p.OFPActionSetField(**{bits.field.name: self.user(bits.field, value << bits.offset, bits.mask)})
+            case SetBits(bits, value):
+                return p.NXActionRegLoad(bits.offset << 6 | bits.width - 1, self.nxm(bits.field), value)
+            case Copy(source, source_offset, target, target_offset, width) if self.version == wire.OF15:
+                ids = [p.OFPOxmId(source.name), p.OFPOxmId(target.name)]
+                return p.OFPActionCopyField(width, source_offset, target_offset, ids)
+            case Copy(source, source_offset, target, target_offset, width):
+                return p.NXActionRegMove(self.nxm(source), self.nxm(target), width, source_offset, target_offset)
+            case ("set", field, value):
+                return p.OFPActionSetField(**{field.name: self.user(field, value)})
+            case ("output", port, length):
+                return p.OFPActionOutput(port, length)
+            case ("group", number):
+                return p.OFPActionGroup(number)
+            case ("resubmit", table):
+                return p.NXActionResubmitTable(table_id=table)
+        raise AssertionError(step)
+
+    def bytes(self, message: Any, xid: int = 7) -> bytes:
+        message.set_xid(xid)
+        message.serialize()
+        return bytes(message.buf)
+
+
+def expressible(step: Any, version: int) -> bool:
+    """In 1.3 copies are the ONF's, which Ryu lacks."""
+    return not (isinstance(step, Copy) and version == wire.OF13)
+
+
+@versions
+@given(
+    fields=matched(), todo=steps, table=st.integers(0, 254), priority=st.integers(0, 0xFFFF),
+    goto=st.none() | st.integers(0, 254), metadata=st.none() | st.integers(0, 2**64 - 1),
+    meter=st.none() | numbers, timeouts=st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)),
+    cookie=st.integers(0, 2**64 - 1), xid=numbers,
+)  # fmt: skip
+def test_flows(version, fields, todo, table, priority, goto, metadata, meter, timeouts, cookie, xid):  # type: ignore[no-untyped-def]
+    ryu = Ryu(version)
+    p = ryu.parser
+    todo = [step for step in todo if expressible(step, version)]
+    actions = [ryu.action(step) for step in todo]
+    instructions = []
+    if meter is not None and version < wire.OF15:
+        instructions.append(p.OFPInstructionMeter(meter))
+    elif meter is not None:
+        actions.insert(0, p.OFPActionMeter(meter))
+    if actions:
+        instructions.append(p.OFPInstructionActions(ryu.ofp.OFPIT_APPLY_ACTIONS, actions))
+    if metadata is not None:
+        instructions.append(p.OFPInstructionWriteMetadata(metadata, 2**64 - 1))
+    if goto is not None:
+        instructions.append(p.OFPInstructionGotoTable(goto))
+    add = p.OFPFlowMod(
+        ryu.datapath, cookie=cookie, table_id=table, priority=priority, idle_timeout=timeouts[0], hard_timeout=timeouts[1],
+        out_port=ryu.ofp.OFPP_ANY, out_group=ryu.ofp.OFPG_ANY, match=ryu.match(fields), instructions=instructions,
+    )  # fmt: skip
+
+    match = canonical([field(value, mask) for field, value, mask in fields])
+    flow = Flow(table, priority, match, tuple(map(ours, todo)), goto, metadata, meter, *timeouts)
+    key, body = wire.encode_flow(flow, version, cookie)
+    assert wire.flow_add(key, body, version, xid) == ryu.bytes(add, xid)
+
+    delete = p.OFPFlowMod(
+        ryu.datapath, table_id=table, priority=priority, command=ryu.ofp.OFPFC_DELETE_STRICT,
+        out_port=ryu.ofp.OFPP_ANY, out_group=ryu.ofp.OFPG_ANY, match=ryu.match(fields), instructions=[],
+    )  # fmt: skip
+    assert wire.flow_delete(key, version, xid) == ryu.bytes(delete, xid)
+
+
+@versions
+@given(
+    number=st.integers(0, 0xFFFFFF00), kind=st.sampled_from(["all", "select", "indirect"]),
+    buckets=st.lists(st.tuples(steps, st.integers(0, 0xFFFF)), max_size=4), command=st.sampled_from([Command.ADD, Command.MODIFY]),
+)  # fmt: skip
+def test_groups(version, number, kind, buckets, command):  # type: ignore[no-untyped-def]
+    ryu = Ryu(version)
+    buckets = [([step for step in todo if expressible(step, version)], weight) for todo, weight in buckets]
+    theirs = []
+    for n, (todo, weight) in enumerate(buckets):
+        actions = [ryu.action(step) for step in todo]
+        if version < wire.OF15:
+            theirs.append(ryu.parser.OFPBucket(weight=weight if kind == "select" else 0, actions=actions))
+        else:
+            weighted = [ryu.parser.OFPGroupBucketPropWeight(type_=0, weight=weight)] if kind == "select" else []
+            theirs.append(ryu.parser.OFPBucket(n, actions, weighted))
+    type_ = {"all": 0, "select": 1, "indirect": 2}[kind]
+    put = ryu.parser.OFPGroupMod(ryu.datapath, command=int(command), type_=type_, group_id=number, buckets=theirs)
+
+    mine = Group(number, kind, tuple(Bucket(tuple(map(ours, todo)), weight) for todo, weight in buckets))
+    assert wire.group_put(command, number, wire.encode_group(mine, version), version, 7) == ryu.bytes(put)
+    delete = ryu.parser.OFPGroupMod(ryu.datapath, command=int(Command.DELETE), group_id=number)
+    assert wire.group_delete(number, version, 7) == ryu.bytes(delete)
+
+
+@versions
+@given(number=numbers, rate=numbers, burst=st.integers(1, 0xFFFFFFFF), packets=st.booleans())
+def test_meters(version, number, rate, burst, packets):  # type: ignore[no-untyped-def]
+    ryu = Ryu(version)
+    flags = ryu.ofp.OFPMF_BURST | (ryu.ofp.OFPMF_PKTPS if packets else ryu.ofp.OFPMF_KBPS)
+    bands = [ryu.parser.OFPMeterBandDrop(rate, burst)]
+    put = ryu.parser.OFPMeterMod(ryu.datapath, command=ryu.ofp.OFPMC_ADD, flags=flags, meter_id=number, bands=bands)
+    body = wire.encode_meter(Meter(number, rate, burst, packets))
+    assert wire.meter_put(Command.ADD, number, body, version, 7) == ryu.bytes(put)
+    delete = ryu.parser.OFPMeterMod(ryu.datapath, command=ryu.ofp.OFPMC_DELETE, flags=0, meter_id=number)
+    assert wire.meter_delete(number, version, 7) == ryu.bytes(delete)
+
+
+@versions
+@given(bundle=numbers, xid=numbers, what=st.sampled_from(wire.Bundle), cookie=st.integers(0, 2**64 - 1))
+def test_bundles(version, bundle, xid, what, cookie):  # type: ignore[no-untyped-def]
+    ryu = Ryu(version)
+    prefix = "ONF" if version == wire.OF13 else "OFP"
+    control, add = (getattr(ryu.parser, f"{prefix}Bundle{name}Msg") for name in ("Ctrl", "Add"))
+    theirs = control(ryu.datapath, bundle, int(what), int(BUNDLE_FLAGS), [])
+    assert wire.bundle_control(version, xid, bundle, what) == ryu.bytes(theirs, xid)
+
+    inner = ryu.parser.OFPFlowMod(
+        ryu.datapath, cookie=cookie, out_port=ryu.ofp.OFPP_ANY, out_group=ryu.ofp.OFPG_ANY, priority=1,
+        match=ryu.parser.OFPMatch(), instructions=[],
+    )  # fmt: skip
+    key, body = wire.encode_flow(Flow(0, 1, b""), version, cookie)
+    mine = wire.bundle_add(version, xid, bundle, wire.flow_add(key, body, version, xid))
+    assert mine == ryu.bytes(add(ryu.datapath, bundle, int(BUNDLE_FLAGS), inner, []), xid)
+
+
+@versions
+@given(port=ports, todo=steps, data=st.binary(max_size=200))
+def test_packet_out(version, port, todo, data):  # type: ignore[no-untyped-def]
+    ryu = Ryu(version)
+    todo = [("output", 1, 0), *(step for step in todo if expressible(step, version))]  # Ryu garbles it without actions
+    where = {"match": ryu.parser.OFPMatch(in_port=port)} if version == wire.OF15 else {"in_port": port}
+    theirs = ryu.parser.OFPPacketOut(
+        ryu.datapath, buffer_id=ryu.ofp.OFP_NO_BUFFER, actions=[ryu.action(step) for step in todo], data=data, **where
+    )
+    assert wire.packet_out(version, 7, port, map(ours, todo), data) == ryu.bytes(theirs)
+
+
+@versions
+@given(generation=st.integers(0, 2**64 - 1), role=st.sampled_from(wire.Role), masks=st.tuples(*[st.integers(0, 63)] * 3))
+def test_roles_and_asynchronous_messages(version, generation, role, masks):  # type: ignore[no-untyped-def]
+    ryu = Ryu(version)
+    short = {"short_id": 0} if version == wire.OF15 else {}
+    theirs = ryu.parser.OFPRoleRequest(ryu.datapath, role=int(role), generation_id=generation, **short)
+    assert wire.role_request(version, 7, role, generation) == ryu.bytes(theirs)
+    if version == wire.OF13:
+        theirs = ryu.parser.OFPSetAsync(ryu.datapath, *([mask, 0] for mask in masks))
+    else:
+        each = [0, masks[0], 0, masks[1], 0, masks[2]]
+        properties = [ryu.parser.OFPAsyncConfigPropReasons(type_=n, length=8, mask=mask) for n, mask in enumerate(each)]
+        theirs = ryu.parser.OFPSetAsync(ryu.datapath, properties)
+    assert wire.set_async(version, 7, *masks) == ryu.bytes(theirs)
+
+
+@versions
+@given(table=st.integers(0, 255), cookie=st.integers(0, 2**64 - 1), mask=st.integers(0, 2**64 - 1), fields=matched())
+def test_questions(version, table, cookie, mask, fields):  # type: ignore[no-untyped-def]
+    ryu = Ryu(version)
+    p, any_ = ryu.parser, (ryu.ofp.OFPP_ANY, ryu.ofp.OFPG_ANY)
+    ask_flows = p.OFPFlowStatsRequest if version < wire.OF15 else p.OFPFlowDescStatsRequest
+    match = canonical([field(value, mask) for field, value, mask in fields])
+    theirs = ask_flows(ryu.datapath, 0, table, *any_, cookie, mask, ryu.match(fields))
+    assert wire.flows_request(version, 7, table, cookie, mask, match) == ryu.bytes(theirs)
+    theirs = p.OFPAggregateStatsRequest(ryu.datapath, 0, table, *any_, cookie, mask, p.OFPMatch())
+    assert wire.aggregate_request(version, 7, table, cookie, mask) == ryu.bytes(theirs)
+    ask_meters = p.OFPMeterConfigStatsRequest if version < wire.OF15 else p.OFPMeterDescStatsRequest
+    assert wire.meters_request(version, 7) == ryu.bytes(ask_meters(ryu.datapath))
+    assert wire.groups_request(version, 7) == ryu.bytes(p.OFPGroupDescStatsRequest(ryu.datapath))
+    assert wire.ports_request(version, 7) == ryu.bytes(p.OFPPortDescStatsRequest(ryu.datapath))
+    assert wire.barrier(version, 7) == ryu.bytes(p.OFPBarrierRequest(ryu.datapath))
+
+
+def test_every_field_is_compared() -> None:
+    for version in wire.VERSIONS:
+        module = import_module(f"ryu.ofproto.ofproto_v1_{version - 1}")
+        known = {t.name for t in module.oxm_types}
+        assert {field.name for field in FIELDS} <= known
