@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from topology.graph import Topology
 from topology.model import Bridge, Hypervisor, Network, TunnelMesh
@@ -120,24 +120,33 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
     spread = topology.hypervisors_of(network_id)
     if hypervisor not in spread:
         return
-    from_here = match(f.NETWORK(net.vni), f.FROM_TUNNEL(0))
     mesh = _mesh(topology)
-    if mesh.tunnel_type == "vxlan" and mesh.multicast_group:
-        send = (copy(f.NETWORK, f.TUNNEL_ID), _destination(mesh.multicast_group), output(port))
-        yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, send)
-        yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, goto=t.TUNNEL_FLOOD.number)
-        return
-    keys = sorted(
-        other.hypervisor_key
-        for id in spread
-        if id != hypervisor and (other := topology.get("hypervisor", id)) is not None and other.hypervisor_key
-    )
-    if not keys:
-        return
-    copies = tuple(
-        Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in keys
-    )
-    yield Group(REMOTE_GROUP | net.vni, "all", copies)
-    yield Flow(
-        t.TUNNEL_FLOOD.number, PEER, from_here, (set_field(f.OUT_PORT_KEY, 0), group(REMOTE_GROUP | net.vni))
-    )
+    foreign = _to_foreign(mesh, port)
+    copies: list[Action] = []
+    if not mesh.multicast_group:
+        peers = _peer_keys(topology, spread, hypervisor)
+        if peers:
+            buckets = tuple(Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in peers)
+            yield Group(REMOTE_GROUP | net.vni, "all", buckets)
+            copies += [set_field(f.OUT_PORT_KEY, 0), group(REMOTE_GROUP | net.vni)]
+    from_here = match(f.NETWORK(net.vni), f.FROM_TUNNEL(0))
+    if copies or foreign:
+        yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*copies, *foreign))
+    if foreign:
+        yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, tuple(foreign))
+
+
+def _to_foreign(mesh: TunnelMesh, port: int) -> list[Action]:
+    """Copies for endpoints that are not NovaNet's: to the multicast group, or to each of them."""
+    if mesh.tunnel_type != "vxlan":
+        return []
+    targets = [mesh.multicast_group] if mesh.multicast_group else mesh.external_vteps
+    sends: list[Action] = [copy(f.NETWORK, f.TUNNEL_ID)] if targets else []
+    for address in targets:
+        sends += [_destination(address), output(port)]
+    return sends
+
+
+def _peer_keys(topology: Topology, spread: Iterable[str], hypervisor: str) -> list[int]:
+    found = (topology.get("hypervisor", id) for id in spread if id != hypervisor)
+    return sorted(peer.hypervisor_key for peer in found if peer is not None and peer.hypervisor_key is not None)

@@ -14,7 +14,7 @@ from ovs.db.idl import Row
 from novanet_apps.hypervisors import desired
 from novanet_apps.hypervisors.desired import Desired, Repair
 from novanet_apps.hypervisors.inventory import Inventory
-from novanet_apps.hypervisors.pace import Pace
+from novanet_apps.hypervisors.pace import FORGOTTEN_AFTER, Pace
 from novanet_apps.hypervisors.settings import fill_in
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.session import READING, OvsdbError, RowEvent, Session, read
@@ -59,6 +59,9 @@ class Host:
         self._published: Bridge | None = None
         self._pace = Pace()
         self._mender: Any = None
+        self._calming: Any = None
+        self._postponed: tuple[str, ...] = ()
+        self._failed = False
         self._was_other = False
 
     def start(self) -> None:
@@ -67,6 +70,8 @@ class Host:
 
     def stop(self) -> None:
         """Close the session; observations stay."""
+        if self._calming is not None:
+            self._calming.cancel()
         mender, self._mender = self._mender, None
         if mender is not None:
             mender.kill()
@@ -270,26 +275,32 @@ class Host:
         return Repair(self._desired(), self.session.rows, self.seen).run()
 
     def _mend_if_wrong(self) -> None:
-        if self._mender is None and self._wrong():
+        wrong = tuple(self._wrong())
+        if self._mender is not None and self._postponed and wrong != self._postponed:
+            self._mender.kill()
+            self._mender = None
+        if self._mender is None and wrong:
             self._mender = eventlet.spawn(self._mend)
 
     def _mend(self) -> None:
         """Repair until nothing is wrong; at once, but ever more slowly if the same things keep going wrong."""
-        try:
-            while wrong := self._wrong():
-                wait = self._pace.wait(tuple(wrong))
-                if wait:
-                    self._trouble = (
-                        f"changed back {self._pace.repeats} times, repaired again every {wait:.0f} s: {wrong[0]}"
+        if self._calming is not None:
+            self._calming.cancel()
+        while wrong := tuple(self._wrong()):
+            wait = self._pace.wait(wrong)
+            if wait:
+                if not self._failed:
+                    times = self._pace.repeats(wrong) - 1
+                    self._set_trouble(
+                        f"somebody undid the same repair {times} times, the next follows in {wait:.0f} s: {wrong[0]}"
                     )
-                    self._publish_bridge()
-                    eventlet.sleep(wait)
-                self._mend_once()
-        finally:
-            self._mender = None
-            if self._trouble and not self._pace.waiting:
-                self._trouble = ""
-                self._publish_bridge()
+                self._postponed = wrong
+                eventlet.sleep(wait)
+                self._postponed = ()
+            self._mend_once()
+        self._mender = None
+        if self._trouble:
+            self._calming = eventlet.spawn_after(FORGOTTEN_AFTER, self._set_trouble, "")
 
     def _mend_once(self) -> None:
         try:
@@ -297,9 +308,18 @@ class Host:
             for text in self.session.transact(build, TRANSACTION_TIMEOUT):
                 LOG.warning("%s: repaired: %s", self.session.name, text)
             self.repairs += 1
-        except OvsdbError as exc:
-            trouble = f"{self.hypervisor.bridge} cannot be set up: {exc}"
-            if trouble != self._trouble:
-                LOG.warning("%s: %s", self.session.name, trouble)
-                self._trouble = trouble
-                self._publish_bridge()
+            if self._failed:
+                self._failed = False
+                self._set_trouble("")
+        except Exception as exc:
+            if not isinstance(exc, OvsdbError):
+                LOG.exception("%s: the repair is defective", self.session.name)
+            self._failed = True
+            self._set_trouble(f"{self.hypervisor.bridge} cannot be set up: {exc}")
+
+    def _set_trouble(self, text: str) -> None:
+        if text != self._trouble:
+            self._trouble = text
+            if text:
+                LOG.warning("%s: %s", self.session.name, text)
+            self._publish_bridge()

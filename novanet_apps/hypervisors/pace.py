@@ -21,17 +21,19 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._what: Hashable = None
-        self._last = 0.0
-        self.repeats = 0
-        self.waiting = 0.0
+        self._made: dict[Hashable, tuple[int, float]] = {}
 
     def wait(self, what: Hashable) -> float:
         """Seconds to wait before doing `what`, which counts as done then."""
         now = self._clock()
-        if what != self._what or now - self._last > FORGOTTEN_AFTER + self.waiting:
-            self._what, self.repeats = what, 0
-        self.repeats += 1
-        self.waiting = 0.0 if self.repeats <= AT_ONCE else min(LONGEST, 2.0 ** (self.repeats - AT_ONCE - 1))
-        self._last = now
-        return self.waiting
+        for key, (_, until) in list(self._made.items()):
+            if now > until:
+                del self._made[key]
+        repeats = self._made.get(what, (0, 0.0))[0] + 1
+        wait = 0.0 if repeats <= AT_ONCE else min(LONGEST, 2.0 ** (repeats - AT_ONCE - 1))
+        self._made[what] = repeats, now + wait + FORGOTTEN_AFTER
+        return wait
+
+    def repeats(self, what: Hashable) -> int:
+        """How often `what` was done lately."""
+        return self._made.get(what, (0, 0.0))[0]

@@ -112,7 +112,7 @@ class Resources:
             if not 1 <= len(body) <= MAX_BULK:
                 raise Problem(400, f"an array must have from 1 to {MAX_BULK} objects; this one has {len(body)}")
             writes = [self._creation(call, cls, fields, f"[{n}]") for n, fields in enumerate(body)]
-            made = self._submit(cls, writes, wait)
+            made = self._submit(cls, writes, wait, many=True)
             return answer([self.views.show(cls.KIND, obj) for obj in sliced(made)], 201)
         (obj,) = self._submit(cls, [self._creation(call, cls, body, "")], wait)
         return self._made(cls, obj)
@@ -163,13 +163,17 @@ class Resources:
         del response.content_type
         return response
 
-    def _submit(self, cls: type[Object], writes: list[Write], wait: float) -> list[Any]:
-        """What became of the writes, waiting until they are realised, ``wait`` seconds at most."""
+    def _submit(self, cls: type[Object], writes: list[Write], wait: float, many: bool = False) -> list[Any]:
+        """What became of the writes, waiting until they are realised, ``wait`` seconds at most.
+
+        With ``many`` they came in an array, and a refusal names the position.
+        """
         try:
             made = self.core.store.submit(writes)
         except Refused as refused:
             headers = {"Retry-After": "1"} if refused.status == 503 else {}
-            raise Problem(refused.status, refused.detail, field=refused.field, headers=headers) from None
+            field = f"[{refused.index}].{refused.field}".rstrip(".") if many else refused.field
+            raise Problem(refused.status, refused.detail, field=field, headers=headers) from None
         deadline = time.monotonic() + wait
         for obj in made if wait else ():
             self.core.reconciler.settled(cls.KIND, obj.id, max(0.0, deadline - time.monotonic()))

@@ -167,6 +167,43 @@ def test_a_foreign_host_in_the_underlay(lab: Lab) -> None:
     assert host.mac in lab.hypervisors[2].appctl("tnl/neigh/show")
 
 
+@pytest.mark.parametrize(
+    ("ipv6", "group", "foreign"), [(False, "239.1.1.1", "192.168.50.99"), (True, "ff05::77", "fd50::99")]
+)
+def test_tunnels_use_a_multicast_group_of_the_underlay(ipv6: bool, group: str, foreign: str) -> None:
+    """Everything goes to the group; every other endpoint gets it, a Linux kernel's included."""
+    with Lab(hypervisors=2, ipv6_underlay=ipv6) as lab:
+        host = lab.host("foreign", foreign)
+        host.exec(f"ip link add vx0 type vxlan id 77 group {group} dev eth0 dstport 4790 ttl 4")
+        host.exec("ip link set vx0 mtu 1400 up")
+        host.exec("ip addr add 10.0.0.250/24 dev vx0")
+        lab.join_group(group)
+        tunnel = "type=vxlan options:remote_ip=flow options:key=flow options:dst_port=4790 ofport_request=100"
+        field = "tun_ipv6_dst" if ipv6 else "tun_dst"
+        for number, hypervisor in enumerate(lab.hypervisors, start=1):
+            hypervisor.add_bridge()
+            hypervisor.vsctl("add-port", "br-int", "vx", "--", "set", "interface", "vx", *tunnel.split())
+            hypervisor.plug(f"p{number}", f"02:00:00:00:00:0{number}", [(f"10.0.0.{number}", 24)])
+            hypervisor.synchronise()
+            hypervisor.ofctl("del-flows", "br-int")
+            hypervisor.ofctl(
+                "add-flow", "br-int", f"in_port=vm1 actions=set_field:77->tun_id,set_field:{group}->{field},output:100"
+            )
+            hypervisor.ofctl("add-flow", "br-int", "in_port=100 actions=output:vm1")
+        first = lab.vms[0]
+        assert host.ping("10.0.0.1", interval=0.1).received == 3
+        assert first.ping("10.0.0.2", interval=0.1).received == 3
+        lab.hypervisors[1].kill_vswitchd()
+        lab.hypervisors[1].start_vswitchd()
+        lab.hypervisors[1].ofctl("add-flow", "br-int", "priority=1,in_port=100 actions=output:vm1")
+        lab.hypervisors[1].ofctl(
+            "add-flow",
+            "br-int",
+            f"priority=1,in_port=vm1 actions=set_field:77->tun_id,set_field:{group}->{field},output:100",
+        )
+        until(lambda: first.ping("10.0.0.2", count=1).received == 1, "the group works after vswitchd's restart")
+
+
 def test_plug_tells_ovs_what_a_platform_tells(pair: tuple[VM, VM], lab: Lab) -> None:
     ids = lab.hypervisors[0].vsctl("get", "Interface", pair[0].interface, "external_ids")
     assert "iface-id=port-1" in ids and 'attached-mac="02:00:00:00:00:01"' in ids

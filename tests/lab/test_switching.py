@@ -82,8 +82,8 @@ def test_arp_and_neighbour_discovery_are_answered_at_the_sender(trio) -> None:
         assert vms[0].ping(vms[1].ip, count=1).received == 1
         assert vms[0].ping(vms[1].ip6, count=1).received == 1
     asks = [frame for frame in seen(second) if frame.is_arp_request or frame.is_neighbour_solicitation]
+    asks += [frame for frame in seen(third) if frame.is_arp_request or frame.is_neighbour_solicitation]
     assert not [frame for frame in asks if frame.eth_src == vms[0].port["mac_address"]]
-    assert not [frame for frame in seen(third) if frame.eth_src == vms[0].port["mac_address"]]
 
 
 def test_unicast_reaches_its_receiver_only(trio) -> None:

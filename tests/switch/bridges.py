@@ -44,6 +44,10 @@ class Bridges(Switch):
         for name in names:
             self.vsctl("--if-exists", "del-br", name)
 
+    def dpid(self, name: str) -> int:
+        """The bridge's datapath id."""
+        return int(self.vsctl("get", "bridge", name, "datapath_id").strip().strip('"'), 16)
+
     def kill(self) -> None:
         """SIGKILL for vswitchd; its flows are gone with it."""
         daemon = self._daemons.pop()
@@ -79,8 +83,9 @@ class Bridges(Switch):
 class EngineController(Controller):
     """A controller on a unix socket in OVS's own directory, the only place where OVS looks; audits only where asked for."""
 
-    def __init__(self, directory: Path, rundir: Path, *more: str) -> None:
-        self.socket = rundir / f"of.{time.monotonic_ns()}"
+    def __init__(self, directory: Path, rundir: Path, *more: str, socket: Path | None = None) -> None:
+        """``socket`` is where an earlier controller listened, to take its place."""
+        self.socket = socket or rundir / f"of.{time.monotonic_ns()}"
         super().__init__(directory, "--openflow-listen", f"punix:{self.socket}", "--audit-interval", "0", *more)
 
     def synced(self, name: str) -> dict[str, Any]:

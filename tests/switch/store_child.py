@@ -425,7 +425,7 @@ def rotate(directory: str) -> Any:
 
 
 def restore(directory: str) -> Any:
-    """Backup and restore as docs/intent-store.md says, while the controller runs."""
+    """Backup and restore as docs/intent-store.md says."""
     from eventlet.green import subprocess
 
     controller = Controller(directory)
@@ -440,12 +440,26 @@ def restore(directory: str) -> Any:
     controller.one("delete", "port", ports[0].id)
     controller.one("patch", "port", ports[1].id, name="changed")
     later = controller.create("port", network_id=network.id)
-    with backup.open("rb") as file:
-        subprocess.run([client, "restore", *where], stdin=file, check=True)
-    until(lambda: controller.content() == before)
-    again = controller.create("port", network_id=network.id, fixed_ips=[{"ip_address": later.fixed_ips[0].ip_address}])
     controller.store.stop()
-    return again.fixed_ips == later.fixed_ips
+    backup.rename(Path(directory) / "intent.db")
+    again = Controller(directory)
+    same = again.content() == before
+    port = again.create("port", network_id=network.id, fixed_ips=[{"ip_address": later.fixed_ips[0].ip_address}])
+    again.store.stop()
+    return [same, port.fixed_ips == later.fixed_ips]
+
+
+def remote(directory: str, store: str) -> Any:
+    """Two controllers on a server that is not theirs."""
+    first, second = Controller(directory, store), Controller(directory, store)
+    network, _ = blue(first)
+    until(lambda: second.topology.subnets_of(network.id))
+    outcomes = together(lambda c=c: c.create("port", network_id=network.id) for _ in range(20) for c in (first, second))  # type: ignore[misc]
+    until(lambda: first.content() == second.content())
+    state = first.store.state()
+    for controller in (first, second):
+        controller.store.stop()
+    return {"addresses": sorted(port.fixed_ips[0].ip_address for port in outcomes), "state": state}
 
 
 def unusable(directory: str, *words: str) -> Any:

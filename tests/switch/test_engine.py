@@ -32,8 +32,9 @@ def start(bridges: Bridges, tmp_path: Path) -> Iterator[Start]:
     """Starts controllers, which end with the test."""
     started: list[EngineController] = []
 
-    def begin(*options: str) -> EngineController:
-        started.append(EngineController(tmp_path, bridges.directory, *options))
+    def begin(*options: str, instead_of: EngineController | None = None) -> EngineController:
+        socket = instead_of.socket if instead_of else None
+        started.append(EngineController(tmp_path, bridges.directory, *options, socket=socket))
         return started[-1]
 
     yield begin
@@ -85,8 +86,8 @@ def test_each_version(bridges: Bridges, start: Start, protocols: str, version: s
         assert "meter=9" in bridges.ofctl("dump-meters", "each", version=protocols.split(",")[-1])
 
         controller.stop(signal.SIGKILL)
-        second = start()
-        second.call("expect", "each", int(bridges.vsctl("get", "bridge", "each", "datapath_id").strip().strip('"'), 16))
+        second = start(instead_of=controller)
+        second.call("expect", "each", bridges.dpid("each"))
         second.call("put", "each", {OWNER: EVERYTHING})
         second.call("complete", "each")
         second.synced("each")
@@ -153,9 +154,7 @@ def test_unknown_switch_is_left_alone(bridges: Bridges, controller: EngineContro
         controller.call("forget", name)
         bridges.ofctl("add-flow", name, "table=3,priority=7,actions=drop")
         until(lambda: controller.call("unknown"), "it is reported")
-        assert [found["dpid"] for found in controller.call("unknown")] == [
-            bridges.vsctl("get", "bridge", name, "datapath_id").strip().strip('"')
-        ]
+        assert [found["dpid"] for found in controller.call("unknown")] == [f"{bridges.dpid(name):016x}"]
         controller.call("put", bridge, {OWNER: flows(1)})
         controller.settled(bridge, OWNER)
         assert bridges.count(name) == 1
@@ -276,8 +275,8 @@ def test_restart_of_the_controller_loses_nothing(bridges: Bridges, start: Start)
         first.stop(signal.SIGKILL)
         bridges.ofctl("del-flows", "keep", "table=0")
 
-        second = start()
-        second.call("expect", "keep", int(bridges.vsctl("get", "bridge", "keep", "datapath_id").strip().strip('"'), 16))
+        second = start(instead_of=first)
+        second.call("expect", "keep", bridges.dpid("keep"))
         second.call("put", "keep", {OWNER: [*flows(2000), Flow(TABLE + 1, 1, b"", (output(1),))]})
         second.call("complete", "keep")
         second.settled("keep", OWNER)
@@ -340,7 +339,7 @@ def test_role_with_an_older_term_stays_silent(bridges: Bridges, start: Start) ->
         winner.call("put", "role", {OWNER: flows(4)})
         winner.call("complete", "role")
         winner.synced("role")
-        dpid = int(bridges.vsctl("get", "bridge", "role", "datapath_id").strip().strip('"'), 16)
+        dpid = bridges.dpid("role")
         loser.call("expect", "role", dpid)
         loser.call("put", "role", {OWNER: flows(9, 100)})
         loser.call("complete", "role")
@@ -364,7 +363,7 @@ def test_ordinary_apps_get_their_messages(bridges: Bridges, controller: EngineCo
     controller.call("put", bridge, {OWNER: flows(50)})
     controller.settled(bridge, OWNER)
     assert controller.call("get", "seen") == []
-    dpid = int(bridges.vsctl("get", "bridge", bridge, "datapath_id").strip().strip('"'), 16)
+    dpid = bridges.dpid(bridge)
     controller.call("send", dpid, "OFPDescStatsRequest", 0)
     until(lambda: controller.call("get", "seen") == ["OFPDescStatsReply"], "the reply arrives")
     bridges.ofctl("packet-out", bridge, "in_port=LOCAL packet=" + "02" * 12 + "9999" + "00" * 46 + " actions=controller")

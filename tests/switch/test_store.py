@@ -180,7 +180,29 @@ def test_a_second_controller_takes_over(tmp_path: Path) -> None:
 
 
 def test_backup_and_restore(tmp_path: Path) -> None:
-    assert run("restore", tmp_path) is True
+    assert run("restore", tmp_path) == [True, True]
+
+
+def test_a_cluster_of_the_operators(tmp_path: Path) -> None:
+    """As docs/intent-store.md says, with a cluster of one member."""
+    (tmp_path / "novanet.ovsschema").write_text(
+        subprocess.run(
+            [sys.executable, "-m", "topology.schema"], capture_output=True, check=True, cwd=ROOT, text=True
+        ).stdout
+    )
+    database, socket = tmp_path / "novanet.db", tmp_path / "db.sock"
+    tool("create-cluster", database, tmp_path / "novanet.ovsschema", f"unix:{tmp_path / 'raft'}")
+    program = StoreSettings().program("ovsdb-server")
+    options = ["-vconsole:off", f"--unixctl={tmp_path / 'ctl'}", f"--remote=punix:{socket}"]
+    server = subprocess.Popen([program, *options, str(database)])
+    try:
+        saw = run("remote", tmp_path / "unused", f"unix:{socket}")
+    finally:
+        server.terminate()
+        server.wait()
+    assert len(set(saw["addresses"])) == 40
+    assert not saw["state"]["embedded"] and saw["state"]["server_starts"] is None
+    assert not (tmp_path / "unused").exists(), "no server of our own was started"
 
 
 def test_the_servers_log_is_limited(tmp_path: Path) -> None:

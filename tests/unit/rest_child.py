@@ -58,8 +58,12 @@ class Store:
             raise Refused(503, "", "the intent store is not ready: connecting")
         draft = Draft(self.core.topology)
         made = []
-        for write in writes:
-            edit = admit(draft, write, self._allocator, str(uuid.uuid4()))
+        for index, write in enumerate(writes):
+            try:
+                edit = admit(draft, write, self._allocator, str(uuid.uuid4()))
+            except Refused as refused:
+                refused.index = index
+                raise
             draft.stage(edit)
             made.append(edit.value)
         if len(writes) == 1:
@@ -143,7 +147,6 @@ class Turns:
         while True:
             eventlet.sleep(0)
             self.turns += 1
-            eventlet.sleep(0.002)
 
 
 def main() -> None:

@@ -17,7 +17,9 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size
     ['"', "\\", '\\"', "{", "}", '{"}', "\\\\", "é", "\U0001f600", "]}", "\n"]
 )
 SCALAR = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT
-VALUE = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12)
+VALUE = st.recursive(
+    SCALAR, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12
+)
 MESSAGE = st.dictionaries(TEXT, VALUE, max_size=4)
 
 
@@ -48,7 +50,9 @@ def test_values_are_those_of_python_ovs(message: dict[str, Any]) -> None:
 
 
 @given(streams(), st.binary(max_size=6), st.integers(0, 200))
-def test_garbage_is_refused_and_nothing_else_happens(stream: tuple[list[Any], list[bytes]], noise: bytes, at: int) -> None:
+def test_garbage_is_refused_and_nothing_else_happens(
+    stream: tuple[list[Any], list[bytes]], noise: bytes, at: int
+) -> None:
     data = b"".join(stream[1])
     framer = Framer()
     try:
@@ -71,7 +75,18 @@ def test_any_bytes_are_messages_or_an_error(parts: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"[]", b"GET / HTTP/1.1", b"}", b'"x"', b'{"a" 1}', b'{"a":1}x', b'{"a":[}', b'{"\xff":1}', b'{"a":"\\ud800"}', b'{"a":01}'],
+    [
+        b"[]",
+        b"GET / HTTP/1.1",
+        b"}",
+        b'"x"',
+        b'{"a" 1}',
+        b'{"a":1}x',
+        b'{"a":[}',
+        b'{"\xff":1}',
+        b'{"a":"\\ud800"}',
+        b'{"a":01}',
+    ],
 )
 def test_what_is_not_json_objects_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
@@ -93,7 +108,10 @@ def test_limits() -> None:
 
 def test_a_large_message_in_small_pieces_is_scanned_once() -> None:
     """Scanning from the beginning with every piece would take minutes, as it does in python-ovs."""
-    value = {"rows": [{"name": f"p{n}", "quoted": '\\"{', "pad": "x" * 40} for n in range(60_000)], "one": "y" * 4_000_000}
+    value = {
+        "rows": [{"name": f"p{n}", "quoted": '\\"{', "pad": "x" * 40} for n in range(60_000)],
+        "one": "y" * 4_000_000,
+    }
     data = json.dumps(value).encode()
     framer = Framer()
     found = [message for start in range(0, len(data), 512) for message in framer.feed(data[start : start + 512])]

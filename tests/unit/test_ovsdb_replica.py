@@ -39,7 +39,9 @@ ROW = st.fixed_dictionaries(
         "maybe": st.just(["set", []]) | st.integers(0, 3),
         "map": st.dictionaries(WORDS, WORDS, max_size=3).map(lambda found: ["map", list(map(list, found.items()))]),
         "set": st.sets(WORDS, max_size=4).map(lambda found: ["set", sorted(found)]),
-        "refs": st.sets(st.sampled_from(IDS), max_size=3).map(lambda found: ["set", [["uuid", one] for one in sorted(found)]]),
+        "refs": st.sets(st.sampled_from(IDS), max_size=3).map(
+            lambda found: ["set", [["uuid", one] for one in sorted(found)]]
+        ),
     },
 )
 CONTENT = st.dictionaries(st.sampled_from(IDS), ROW, max_size=4)
@@ -118,7 +120,9 @@ def test_after_a_reconnection_only_differences_are_events(first: dict[str, Any],
     events = pair.load(second)
     after = content(pair.replica)
     assert replay(after, events) == before
-    assert {event.uuid for event in events} == {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert {event.uuid for event in events} == {
+        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
+    }
     assert pair.load(second) == []
 
 
@@ -148,6 +152,7 @@ def test_the_same_repair_is_made_ever_more_rarely() -> None:
     assert waits[AT_ONCE : AT_ONCE + 4] == [1, 2, 4, 8]
     assert waits[-1] == LONGEST
     assert pace.wait("another") == 0.0
+    assert pace.wait("fail_mode") == LONGEST, "two programs that take turns do not make each other forgotten"
     now += FORGOTTEN_AFTER + 1
     for _ in range(AT_ONCE):
         assert pace.wait("another") == 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.wire import VERSIONS, Framer, Message, Type, message
@@ -19,6 +19,7 @@ messages = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(messages, st.lists(st.integers(0, 400), max_size=10))
 def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(sent: list[tuple[int, int, int, bytes]], cuts: list[int]) -> None:
     stream = b"".join(message(*one) for one in sent)

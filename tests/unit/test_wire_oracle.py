@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
@@ -156,6 +156,7 @@ def expressible(step: Any, version: int) -> bool:
 
 
 @versions
+@settings(deadline=None)
 @given(
     fields=matched(), todo=steps, table=st.integers(0, 254), priority=st.integers(0, 0xFFFF),
     goto=st.none() | st.integers(0, 254), metadata=st.none() | st.integers(0, 2**64 - 1),
@@ -196,6 +197,7 @@ def test_flows(version, fields, todo, table, priority, goto, metadata, meter, ti
 
 
 @versions
+@settings(deadline=None)
 @given(
     number=st.integers(0, 0xFFFFFF00), kind=st.sampled_from(["all", "select", "indirect"]),
     buckets=st.lists(st.tuples(steps, st.integers(0, 0xFFFF)), max_size=4), command=st.sampled_from([Command.ADD, Command.MODIFY]),
@@ -221,6 +223,7 @@ def test_groups(version, number, kind, buckets, command):  # type: ignore[no-unt
 
 
 @versions
+@settings(deadline=None)
 @given(number=numbers, rate=numbers, burst=st.integers(1, 0xFFFFFFFF), packets=st.booleans())
 def test_meters(version, number, rate, burst, packets):  # type: ignore[no-untyped-def]
     ryu = Ryu(version)
@@ -234,6 +237,7 @@ def test_meters(version, number, rate, burst, packets):  # type: ignore[no-untyp
 
 
 @versions
+@settings(deadline=None)
 @given(bundle=numbers, xid=numbers, what=st.sampled_from(wire.Bundle), cookie=st.integers(0, 2**64 - 1))
 def test_bundles(version, bundle, xid, what, cookie):  # type: ignore[no-untyped-def]
     ryu = Ryu(version)
@@ -252,6 +256,7 @@ def test_bundles(version, bundle, xid, what, cookie):  # type: ignore[no-untyped
 
 
 @versions
+@settings(deadline=None)
 @given(port=ports, todo=steps, data=st.binary(max_size=200))
 def test_packet_out(version, port, todo, data):  # type: ignore[no-untyped-def]
     ryu = Ryu(version)
@@ -264,6 +269,7 @@ def test_packet_out(version, port, todo, data):  # type: ignore[no-untyped-def]
 
 
 @versions
+@settings(deadline=None)
 @given(generation=st.integers(0, 2**64 - 1), role=st.sampled_from(wire.Role), masks=st.tuples(*[st.integers(0, 63)] * 3))
 def test_roles_and_asynchronous_messages(version, generation, role, masks):  # type: ignore[no-untyped-def]
     ryu = Ryu(version)
@@ -280,6 +286,7 @@ def test_roles_and_asynchronous_messages(version, generation, role, masks):  # t
 
 
 @versions
+@settings(deadline=None)
 @given(table=st.integers(0, 255), cookie=st.integers(0, 2**64 - 1), mask=st.integers(0, 2**64 - 1), fields=matched())
 def test_questions(version, table, cookie, mask, fields):  # type: ignore[no-untyped-def]
     ryu = Ryu(version)

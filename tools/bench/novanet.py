@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
+from collections import defaultdict
 from typing import Any
 
 from tools.bench import workload
@@ -17,6 +19,8 @@ from tools.lab.lab import Lab
 BULK = 1000
 """Objects in one request, the most that REST takes."""
 POLL = 0.02
+_SAMPLE = re.compile(r"(?P<name>\w+)(\{(?P<labels>.*)\})? (?P<value>\S+)")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class NovaNet:
@@ -92,13 +96,30 @@ class NovaNet:
         """How many objects of each kind have which status."""
         return dict(self.request("GET", "/v1/status")["objects"])
 
+    def wait_settled(self, timeout: float = 60.0) -> None:
+        """Wait until every bridge has confirmed everything that was sent to it."""
+
+        def settled() -> bool:
+            shown = self.request("GET", "/v1/status")["hypervisors"]
+            return all(entry["openflow"]["synced"] and not entry["openflow"]["pending"] for entry in shown)
+
+        processes.until(settled, "all bridges confirm what they were sent", timeout, interval=POLL)
+
     def counter(self, name: str) -> float:
-        """The sum of a metric's values."""
-        text = str(self.request("GET", "/metrics"))
-        values = [float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
-        if not values:
+        """The sum of a metric's values; raises LabError when there is no such metric."""
+        return sum(self.counts(name).values())
+
+    def counts(self, name: str, label: str = "") -> dict[str, float]:
+        """A metric's values by that label's; raises LabError when there is no such metric."""
+        found: dict[str, float] = defaultdict(float)
+        for line in str(self.request("GET", "/metrics")).splitlines():
+            if match := _SAMPLE.fullmatch(line):
+                if match["name"] == name:
+                    labels = dict(_LABEL.findall(match["labels"] or ""))
+                    found[labels.get(label, "")] += float(match["value"])
+        if not found:
             raise LabError(f"there is no metric {name}")
-        return sum(values)
+        return found
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """A REST call on a connection that is kept; opened anew when the controller has closed it."""

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterable
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Hypervisor:
         self._ovsdb: subprocess.Popen[Any] | None = None
         self._vswitchd: subprocess.Popen[Any] | None = None
         self._ports: dict[str, str] = {}
+        self._groups: set[str] = set()
         self._numbers = count(1)
         self._env = {name: str(directory) for name in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")}
 
@@ -202,6 +204,8 @@ class Hypervisor:
         self.synchronise()
         self._address()
         self.prime(self.neighbours)
+        for group in self._groups:
+            self.join_group(group)
 
     def stop_vswitchd(self) -> None:
         """End ovs-vswitchd in order (SIGTERM)."""
@@ -223,6 +227,26 @@ class Hypervisor:
         self.neighbours |= neighbours
         for ip, mac in neighbours.items():
             self.appctl("tnl/neigh/set", PHYSICAL, ip, mac)
+
+    def join_group(self, group: str) -> None:
+        """Let tunnels send to a multicast group of the underlay and receive from it, as an administrator has to.
+
+        The userspace datapath knows no multicast: it resolves a route's next hop and accepts tunnel packets to its own
+        address. So the group gets a next hop that stands for its MAC address (RFC 1112, RFC 2464), and br-phy turns what
+        comes for the group into what comes for this endpoint.
+        """
+        self._groups.add(group)
+        address = ip_address(group)
+        if address.version == 6:
+            hop, mac = "fd50::ffff", b"\x33\x33" + address.packed[-4:]
+            fields, target = f"udp6,ipv6_dst={group}", "ipv6_dst"
+        else:
+            hop, mac = "192.168.255.254", b"\x01\x00\x5e" + bytes([address.packed[1] & 0x7F]) + address.packed[2:]
+            fields, target = f"udp,nw_dst={group}", "ip_dst"
+        namespaces.ip([f"route replace {group} via {hop} dev {PHYSICAL}"], self.namespace)
+        self.appctl("tnl/neigh/set", PHYSICAL, hop, mac.hex(":"))
+        actions = f"set_field:{self.mac}->eth_dst,set_field:{self.tunnel_ip}->{target},LOCAL"
+        self.ofctl("add-flow", PHYSICAL, f"priority=10,in_port={INTERFACE},{fields},actions={actions}")
 
     def listen_for(self, controller: Path) -> None:
         """Let OVS reach a controller's Unix socket; OVS connects to sockets below its own run directory only."""

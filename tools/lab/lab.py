@@ -119,6 +119,11 @@ class Lab:
                 hypervisor.prime({ip: host.mac})
         return host
 
+    def join_group(self, group: str) -> None:
+        """Let every hypervisor's tunnels use a multicast group; one for IPv4 and one for IPv6 at most."""
+        for hypervisor in self.hypervisors:
+            hypervisor.join_group(group)
+
     def deploy(self, controller: Controller) -> dict[str, dict[str, Any]]:
         """Tell NovaNet of the hypervisors, and wait until each has its br-int and OpenFlow connection.
 

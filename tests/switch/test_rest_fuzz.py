@@ -1,0 +1,125 @@
+"""The REST interface of a real controller, with its real store, under whatever its OpenAPI document allows and forbids."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from .controller import COMMAND, DEADLINE, ROOT
+
+CHECKS = [
+    not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
+    response_headers_conformance,
+]  # fmt: skip
+
+
+class Controller:
+    """``ryu-manager novanet_apps.rest``: REST, the intent store and nothing of switches."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = directory / "log"
+        self._start()
+        self.token = (directory / "state" / "admin.token").read_text().strip()
+
+    def _start(self) -> None:
+        options = {
+            "--state-dir": self.directory / "state",
+            "--rest-listen": "127.0.0.1:0",
+            "--openflow-listen": f"punix:{self.directory}/openflow.sock",
+            "--ovsdb-listen": f"punix:{self.directory}/ovsdb.sock",
+        }
+        command = [*COMMAND, *(str(word) for option in options.items() for word in option), "novanet_apps.rest"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        found = None
+        end = time.monotonic() + DEADLINE
+        while not found or requests.get(f"{self.url}/healthz", timeout=DEADLINE).status_code != 200:
+            assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+            found = re.search(r"dashboard at (http://\S+)/", self.log.read_text())
+            self.url = found[1] if found else ""
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
+        """End it."""
+        self.process.send_signal(with_signal)
+        self.process.wait(DEADLINE)
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.stop(signal.SIGKILL)
+        self._start()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def __call__(self, method: str, path: str, body: Any = None) -> requests.Response:
+        return requests.request(method, self.url + path, json=body, headers=self.headers, timeout=DEADLINE)
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    running = Controller(tmp_path_factory.mktemp("controller"))
+    try:
+        yield running
+        assert running.process.poll() is None, "it is still alive"
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def api(controller: Controller) -> Any:
+    """The controller's own description; ids of objects that exist make requests go deeper."""
+    network = controller("POST", "/v1/networks", {}).json()
+    controller("POST", "/v1/subnets", {"network_id": network["id"], "cidr": "10.0.0.0/24"})
+    port = controller("POST", "/v1/ports", {"network_id": network["id"]}).json()
+    document = controller("GET", "/v1/openapi.json").json()
+    del document["paths"]["/v1/events"]  # has no end; see tests/unit/test_rest_events.py
+    for schema in document["components"]["schemas"].values():
+        for name, known in (("network_id", network["id"]), ("id", port["id"])):
+            if name in schema.get("properties", {}) and "status" not in schema["properties"]:
+                schema["properties"][name]["examples"] = [known]
+    return schemathesis.openapi.from_dict(document)
+
+
+schema = schemathesis.pytest.from_fixture("api")
+
+
+@schema.parametrize()
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_document_holds(case: Any, controller: Controller) -> None:
+    response = case.call(base_url=controller.url, headers=controller.headers, timeout=DEADLINE)
+    case.validate_response(response, checks=CHECKS, headers=controller.headers)
+
+
+def test_nothing_accepted_is_lost(controller: Controller) -> None:
+    network = controller("POST", "/v1/networks", {"name": "kept"}).json()
+    made = controller("POST", "/v1/ports", [{"network_id": network["id"], "name": f"p{n}"} for n in range(50)])
+    assert made.status_code == 201
+    assert (
+        controller("POST", "/v1/ports", [{"network_id": network["id"]}, {"network_id": "x"}]).json()["field"]
+        == "[1].network_id"
+    )
+    before = controller("GET", f"/v1/ports?network_id={network['id']}").json()
+    assert len(before["items"]) == 50
+    controller.restart()
+    assert controller("GET", f"/v1/networks/{network['id']}").json() == network
+    assert controller("GET", f"/v1/ports?network_id={network['id']}").json() == before

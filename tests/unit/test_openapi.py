@@ -1,0 +1,137 @@
+"""The OpenAPI document is valid, complete, and true to what is answered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+
+from novanet_apps.rest import openapi
+from novanet_apps.rest.api import Api
+from novanet_apps.rest.settings import Settings
+from novanet_apps.tokens import TokenFile
+from topology.model import KINDS, traits
+
+from .rest_server import RestServer
+
+DOCUMENT = openapi.document()
+SCHEMAS = DOCUMENT["components"]["schemas"]
+
+
+@pytest.fixture(scope="module")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestServer]:
+    server = RestServer(tmp_path_factory.mktemp("rest") / "state")
+    yield server
+    server.stop()
+
+
+def everything(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object within a document."""
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from everything(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from everything(inner)
+
+
+def validator(schema: dict[str, Any]) -> Any:
+    """Of values against a schema of the document."""
+    return jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+
+
+def test_it_is_a_valid_document() -> None:
+    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    operations = [operation.ok() for operation in schema.get_all_operations()]
+    assert len(operations) == sum(1 for item in DOCUMENT["paths"].values() for method in item if method != "parameters")
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    for name in SCHEMAS:
+        jsonschema_rs.meta.validate(SCHEMAS[name])
+
+
+def test_references_lead_somewhere() -> None:
+    for found in everything(DOCUMENT):
+        if "$ref" in found:
+            target: Any = DOCUMENT
+            for part in found["$ref"].removeprefix("#/").split("/"):
+                target = target[part]
+            assert target
+
+
+def test_operations_have_names_of_their_own() -> None:
+    names = [found["operationId"] for found in everything(DOCUMENT["paths"]) if "operationId" in found]
+    assert len(names) == len(set(names)) and {"createNetwork", "patchPort", "listSubnet", "events"} <= set(names)
+
+
+def test_what_is_served_is_described(tmp_path: Path) -> None:
+    core: Any = SimpleNamespace(subscribe=lambda tell: None)
+    routes = Api(core, Settings(), TokenFile(tmp_path)).routes
+    served = set()
+    for route in routes:
+        for cls in KINDS.values() if "{collection}" in route.path else (None,):
+            path = route.path.replace("{collection}", cls.COLLECTION) if cls else route.path
+            served |= {(path, method.lower()) for method in route.handlers}
+    described = {
+        (path, method) for path, item in DOCUMENT["paths"].items() for method in item if method != "parameters"
+    }
+    assert described == served - {("/", "get")}
+
+
+@pytest.mark.parametrize("cls", KINDS.values(), ids=lambda cls: cls.KIND)
+def test_requests_have_no_fields_that_novanet_sets(cls: Any) -> None:
+    read_only = {name for name, trait in traits(cls).items() if "read_only" in trait} | {"status", "status_reason"}
+    shown, creation, update = (SCHEMAS[cls.__name__ + end] for end in ("", "Create", "Update"))
+    assert read_only <= shown["properties"].keys() == set(shown["required"])
+    for schema in (creation, update):
+        assert not read_only & schema["properties"].keys()
+        assert schema["additionalProperties"] is False
+    assert "id" in creation["properties"] and "id" not in creation.get("required", ())
+    assert "id" not in update["properties"] and "required" not in update
+
+
+def test_what_is_shown_fits(rest: RestServer) -> None:
+    network = rest.make("/v1/networks", name="blue")
+    hypervisor = rest.make("/v1/hypervisors", name="hv1")
+    made = {
+        "Network": network,
+        "Subnet": rest.make("/v1/subnets", network_id=network["id"], cidr="10.0.0.0/24"),
+        "Port": rest.make("/v1/ports", network_id=network["id"]),
+        "Hypervisor": hypervisor,
+        "TunnelMesh": rest("GET", "/v1/tunnel-meshes").json()["items"][0],
+        "NetworkList": rest("GET", "/v1/networks").json(),
+        "SystemStatus": rest("GET", "/v1/status").json(),
+        "Topology": rest("GET", "/v1/topology").json(),
+        "Problem": rest("POST", "/v1/networks", {"mtu": 1}).json(),
+    }
+    for name, value in made.items():
+        validator({"$ref": f"#/components/schemas/{name}"}).validate(value)
+
+
+def test_schemas_refuse_what_the_server_refuses(rest: RestServer) -> None:
+    creation = validator({"$ref": "#/components/schemas/NetworkCreate"})
+    for body in ({"mtu": 1}, {"colour": 1}, {"name": None}, {"revision_number": 1}, {"id": "x"}, {"vni": "7"}):
+        assert not creation.is_valid(body)
+        assert rest("POST", "/v1/networks", body).status_code == 400
+    for body in ({}, {"name": "x", "mtu": 1400}, {"vni": None, "mtu": None}):
+        assert creation.is_valid(body)
+        assert rest("POST", "/v1/networks", body).status_code == 201
+    assert validator({"$ref": "#/components/schemas/NetworkUpdate"}).is_valid({"name": None, "mtu": None})
+
+
+def test_errors_that_are_answered_are_described() -> None:
+    statuses = {int(status) for status in DOCUMENT["components"]["responses"]}
+    source = "".join(path.read_text() for path in Path(openapi.__file__).parent.glob("*.py"))
+    raised = {int(status) for status in re.findall(r"Problem\((\d{3})", source)}
+    assert raised - statuses == {500, 501}
+
+
+def test_it_can_be_had_with_any_token(rest: RestServer) -> None:
+    for who in ("admin", "acme", "acme-reader"):
+        assert rest("GET", "/v1/openapi.json", who=who).json() == DOCUMENT

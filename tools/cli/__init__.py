@@ -1,0 +1,1 @@
+"""The command ``novanet``: the REST interface for people and scripts."""

@@ -1,0 +1,176 @@
+"""Options of the command line, derived from the models: ``--network`` for ``network_id``, ``--fixed-ip`` for ``fixed_ips``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec.inspect as inspect
+
+from topology.model import KINDS, Object, traits
+
+from .client import Client
+from .errors import USAGE, CliError
+
+NONE = "none"
+"""On the command line: null for a value, an empty list for values."""
+
+
+class Field(NamedTuple):
+    """A field of a model as an option."""
+
+    name: str
+    option: str
+    type: Any
+    nullable: bool
+    ref: str | None
+    help: str
+    writable: bool
+    changeable: bool
+
+
+def fields(cls: type[Object]) -> list[Field]:
+    """The fields of a kind, the id left out."""
+    found = []
+    for field in inspect.type_info(cls).fields:  # type: ignore[attr-defined]
+        if field.name == "id":
+            continue
+        trait = traits(cls)[field.name]
+        type_, nullable, about = _unwrap(field.type)
+        found.append(
+            Field(
+                field.name, _option(field.name), type_, nullable, trait.get("ref"), about,
+                "read_only" not in trait, "immutable" not in trait,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _unwrap(type_: Any) -> tuple[Any, bool, str]:
+    """The type without null and annotations, whether it may be null, and its description."""
+    nullable, about = False, ""
+    while True:
+        if isinstance(type_, inspect.Metadata):
+            about = about or (type_.extra_json_schema or {}).get("description", "")
+            type_ = type_.type
+        elif isinstance(type_, inspect.UnionType):
+            nullable = True
+            (type_,) = (choice for choice in type_.types if not isinstance(choice, inspect.NoneType))
+        else:
+            return type_, nullable, about
+
+
+def _option(name: str) -> str:
+    name = name.removesuffix("_id").replace("_", "-")
+    return f"--{name[:-1]}" if name.endswith(("ips", "pairs", "pools", "vteps")) else f"--{name}"
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type[Object], verb: str) -> None:
+    """Options for ``create``, ``set`` or, as filters, ``list``."""
+    for field in fields(cls):
+        structured = isinstance(field.type, inspect.VarTupleType)
+        if (verb == "list" and structured) or (verb != "list" and not field.writable):
+            continue
+        if verb == "set" and not field.changeable:
+            continue
+        about = field.help.replace("%", "%%")
+        more: dict[str, Any] = {"dest": f"field_{field.name}", "default": None, "help": about}
+        if verb == "list":
+            parser.add_argument(field.option, metavar=_metavar(field), action="append", **more)
+        elif isinstance(field.type, inspect.BoolType):
+            parser.add_argument(field.option, action=argparse.BooleanOptionalAction, **more)
+        elif structured:
+            parser.add_argument(field.option, metavar=_metavar(field), action="append", **more)
+        else:
+            parser.add_argument(field.option, metavar=_metavar(field), **more)
+
+
+def _metavar(field: Field) -> str:
+    match field.type:
+        case inspect.VarTupleType(item_type=inspect.StructType() as item):
+            return ",".join(f"{_option(part.name).lstrip('-')}=…" for part in item.fields)
+        case inspect.BoolType():
+            return "true|false"
+        case inspect.LiteralType() as choice:
+            return "|".join(str(value) for value in choice.values)
+        case inspect.IntType():
+            return "NUMBER"
+    return "NAME|ID" if field.ref else field.option.lstrip("-").replace("-", "_").upper()
+
+
+def values(arguments: argparse.Namespace, cls: type[Object], client: Client) -> dict[str, Any]:
+    """The fields that were given, as JSON values. Raises CliError."""
+    found = {}
+    for field in fields(cls):
+        given = getattr(arguments, f"field_{field.name}", None)
+        if given is not None:
+            found[field.name] = _value(field, given, client)
+    return found
+
+
+def _value(field: Field, given: Any, client: Client) -> Any:
+    if isinstance(field.type, inspect.VarTupleType):
+        if given == [NONE]:
+            return []
+        return [_item(field, text, client) for text in given]
+    if isinstance(given, bool):
+        return given
+    if given == NONE and field.nullable:
+        return None
+    return _scalar(field.option, field.type, field.ref, given, client)
+
+
+def _scalar(option: str, type_: Any, ref: str | None, text: str, client: Client) -> Any:
+    if ref is not None:
+        return client.id_of(ref, KINDS[ref].COLLECTION, text)
+    if isinstance(type_, inspect.IntType):
+        try:
+            return int(text)
+        except ValueError:
+            raise CliError(USAGE, f"{option} must be a number, not {text!r}") from None
+    return text
+
+
+def _item(field: Field, text: str, client: Client) -> Any:
+    """One of several values: as it is, or ``part=value,part=value``."""
+    (item, _, _) = _unwrap(field.type.item_type)
+    if not isinstance(item, inspect.StructType):
+        return text
+    parts = {_option(part.name).lstrip("-"): part for part in item.fields}
+    if "=" not in text and "ip-address" in parts:
+        return {"ip_address": text}
+    found: dict[str, Any] = {}
+    for piece in text.split(","):
+        name, equals, value = piece.partition("=")
+        part = parts.get(name.replace("_", "-").removesuffix("-id"))
+        if not equals or part is None:
+            raise CliError(USAGE, f"{field.option} must be like {_metavar(field)}, not {text!r}")
+        (type_, _, _) = _unwrap(part.type)
+        ref = traits(item.cls)[part.name].get("ref")
+        found[part.name] = _scalar(field.option, type_, ref, value, client)
+    return found
+
+
+def filters(arguments: argparse.Namespace, cls: type[Object], client: Client) -> list[tuple[str, str]]:
+    """The filters of ``list``, for a query string."""
+    found = []
+    for field in fields(cls):
+        resolve: Callable[[str], str] = str
+        if field.ref:
+            ref = field.ref
+            resolve = lambda text, ref=ref: client.id_of(ref, KINDS[ref].COLLECTION, text)  # type: ignore[misc] # noqa: E731
+        found += [(field.name, resolve(text)) for text in getattr(arguments, f"field_{field.name}", None) or ()]
+    return found
+
+
+def unset(names: list[str], cls: type[Object]) -> dict[str, None]:
+    """The fields that are to have their default again. Raises CliError."""
+    known = {field.option.lstrip("-"): field.name for field in fields(cls) if field.writable and field.changeable}
+    found = {}
+    for name in names:
+        plain = name.lstrip("-").replace("_", "-").removesuffix("-id")
+        if plain not in known:
+            raise CliError(USAGE, f"--unset {name}: there are {', '.join(sorted(known))}")
+        found[known[plain]] = None
+    return found
