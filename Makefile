@@ -76,7 +76,7 @@ test-matrix: test-trixie test-forky ## the tests that use Open vSwitch, on 3.5 a
 
 test-trixie test-forky: test-%: $(CACHE)/ovs-%/bin/ovs-vswitchd
 	@$< --version | head -n 1
-	$(AS_ROOT) env NOVANET_OVS_BINDIR=$(CURDIR)/$(dir $<) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(OVS_TESTS)
+	$(AS_ROOT) env NOVANET_OVS_BINDIR="$(CURDIR)/$(dir $<)" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(OVS_TESTS)
 
 $(CACHE)/ovs-%/bin/ovs-vswitchd: | $(STAMP)
 	$(BIN)/python -m tools.lab.fetch_ovs $* $(CACHE)/ovs-$*

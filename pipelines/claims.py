@@ -146,9 +146,9 @@ class Change(Generic[Key]):
         """The owner wants no longer what it did not take: ``size`` of them at a time, or all at once."""
         gone = iter([key for key in self._held if key not in self._taken])
         while some := list(islice(gone, size)):
-            yield self._claims.exchange(Plan(dict.fromkeys(some, 1), []))
             for key in some:
                 del self._held[key]
+            yield self._claims.exchange(Plan(dict.fromkeys(some, 1), []))
 
     def end(self) -> None:
         """The steps are done, or given up."""

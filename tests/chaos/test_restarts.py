@@ -13,7 +13,7 @@ from tests.lab.cloud import Cloud, flows, until
 
 @pytest.fixture(scope="module")
 def cloud():
-    with Cloud(3) as cloud:
+    with Cloud(3, options={"audit_interval": 3}) as cloud:
         yield cloud
 
 

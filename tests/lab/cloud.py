@@ -35,15 +35,16 @@ def flows(hypervisor: Hypervisor) -> list[str]:
 class Cloud:
     """Hypervisors, a controller, and what was asked of it over REST."""
 
-    def __init__(self, hypervisors: int = 3, *, mesh: dict[str, Any] | None = None, **lab: Any) -> None:
+    def __init__(self, hypervisors: int = 3, *, mesh: dict[str, Any] | None = None, options: dict[str, Any] | None = None, **lab: Any) -> None:
         self.lab = Lab(hypervisors, **lab)
+        self.options = options
         self.mesh = mesh or {}
         self._names = itertools.count(1)
 
     def __enter__(self) -> Cloud:
         self.lab.__enter__()
         try:
-            self.controller = Controller(self.lab)
+            self.controller = Controller(self.lab, options=self.options)
             self.controller.start()
             self.controller.wait_ready()
             self.api = self.controller.api

@@ -83,6 +83,9 @@ def test_a_port_that_is_not_plugged_costs_the_switches_nothing(novanet: NovaNet)
     port = workload.extra(2, 0, network=NETWORKS - 1)
     before = work(novanet)
     novanet.add_port(port)
-    novanet.delete_port(port)
     novanet.wait_settled()
     assert work(novanet) == before
+    novanet.delete_port(port)
+    novanet.wait_settled()
+    done = work(novanet) - before
+    assert {name for name, count in done.items() if count} <= {"compiled port"}, "its flows are looked for, and there are none"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -22,8 +23,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from novanet_apps.rest import openapi
+
 from .controller import COMMAND, DEADLINE, ROOT
 
+EXAMPLES = 12
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
     response_headers_conformance,
@@ -100,14 +104,28 @@ def api(controller: Controller) -> Any:
     return schemathesis.openapi.from_dict(document)
 
 
-schema = schemathesis.pytest.from_fixture("api")
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        (path, method)
+        for path, item in openapi.document()["paths"].items()
+        for method in item
+        if method != "parameters" and path != "/v1/events"
+    ],
+)
+def test_the_document_holds(controller: Controller, api: Any, path: str, method: str, mode: GenerationMode) -> None:
+    operation = api[path][method]
+    if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.path_parameters):
+        mode = GenerationMode.POSITIVE  # there is nothing to be wrong about
 
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def send(case: Any) -> None:
+        response = case.call(base_url=controller.url, headers=controller.headers, timeout=DEADLINE)
+        case.validate_response(response, checks=CHECKS)
 
-@schema.parametrize()
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_document_holds(case: Any, controller: Controller) -> None:
-    response = case.call(base_url=controller.url, headers=controller.headers, timeout=DEADLINE)
-    case.validate_response(response, checks=CHECKS, headers=controller.headers)
+    send()
 
 
 def test_nothing_accepted_is_lost(controller: Controller) -> None:

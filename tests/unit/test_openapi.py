@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,4 +135,4 @@ def test_errors_that_are_answered_are_described() -> None:
 
 def test_it_can_be_had_with_any_token(rest: RestServer) -> None:
     for who in ("admin", "acme", "acme-reader"):
-        assert rest("GET", "/v1/openapi.json", who=who).json() == DOCUMENT
+        assert rest("GET", "/v1/openapi.json", who=who).json() == json.loads(json.dumps(DOCUMENT))

@@ -1,0 +1,36 @@
+"""``python -m tools.bench [NAME …]``: run benchmarks by name, or all that take minutes rather than hours."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+ALL = ("flow_install", "port_up", "scale")
+"""What runs when no name is given. ``four_million`` needs 8 GB of memory and is asked for by name."""
+BY_NAME = (*ALL, "four_million")
+
+
+def main(names: Sequence[str]) -> int:
+    """Exit status: 0 done, 1 a benchmark failed, 2 there is no such benchmark."""
+    signal.signal(signal.SIGTERM, _interrupted)
+    for name in names or ALL:
+        if not name.isidentifier() or not (Path(__file__).parent / f"{name}.py").exists():
+            print(f"there is no benchmark {name!r}; there are {', '.join(BY_NAME)}", file=sys.stderr)
+            return 2
+        done = importlib.import_module(f"tools.bench.{name}").main()
+        if done:
+            return int(done)
+    return 0
+
+
+def _interrupted(*_: object) -> NoReturn:
+    """SIGTERM ends a benchmark as Ctrl-C does, so that it removes what it made."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
