@@ -13,7 +13,7 @@ OPENFLOW_HANDLER = "ryu.controller.ofp_handler"
 """Ryu's app that listens for switches; Ryu loads what a module's ``_REQUIRED_APP`` names."""
 
 
-class NovaNetApp(app_manager.RyuApp):  # type: ignore[misc]
+class NovaNetApp(app_manager.RyuApp):
     """Base of the apps; ``FEATURES`` are what the app adds to the pipeline."""
 
     OFP_VERSIONS: ClassVar[list[int]] = [4, 5, 6]

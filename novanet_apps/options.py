@@ -5,6 +5,8 @@ One list for each part; importing this module registers all of them. In the code
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oslo_config import cfg
 
 from novanet_apps.compat import CONF

@@ -60,14 +60,18 @@ class _Entry(NamedTuple):
 class Interpreter:
     """A switch with these flows, (key, body) each, and groups, by number."""
 
-    def __init__(self, flows: Iterable[tuple[bytes, bytes]], groups: Mapping[int, bytes] | None = None, version: int = OF13) -> None:
+    def __init__(
+        self, flows: Iterable[tuple[bytes, bytes]], groups: Mapping[int, bytes] | None = None, version: int = OF13
+    ) -> None:
         self._groups = {
             id: (body[0], [steps for _, steps in buckets(body, version < OF15)]) for id, body in (groups or {}).items()
         }
         self._tables: dict[int, list[_Entry]] = {}
         for key, body in flows:
             match = [(field, value, mask) for field, (value, mask) in match_values(key[TLVS:]).items()]
-            entry = _Entry(int.from_bytes(key[1:3], "big"), match, instructions(body[INSTRUCTIONS:]), describe(key, body))
+            entry = _Entry(
+                int.from_bytes(key[1:3], "big"), match, instructions(body[INSTRUCTIONS:]), describe(key, body)
+            )
             self._tables.setdefault(key[0], []).append(entry)
         for table in self._tables.values():
             table.sort(key=lambda entry: -entry.priority)

@@ -52,7 +52,9 @@ class Speaker:
         return [value for value in values if isinstance(value, wire.Part)]
 
     def flows(self) -> list[wire.FlowEntry]:
-        return [flow for part in self.parts(wire.flows_request(self.version, next(self.xids))) for flow in wire.flows(part)]
+        return [
+            flow for part in self.parts(wire.flows_request(self.version, next(self.xids))) for flow in wire.flows(part)
+        ]
 
     def groups(self) -> dict[int, bytes]:
         parts = self.parts(wire.groups_request(self.version, next(self.xids)))

@@ -177,7 +177,12 @@ def test_change_and_revert_gives_the_same_digest() -> None:
     ledger.put(B, [flow(2), flow(3)], 2)
     before = ledger.digest()
     seen = {before}
-    for change in ([flow(1)], [*rules, flow(4)], [*rules[:2], Group(1, "select", ()), Meter(1, 5, 5)], [*rules[:3], Meter(1, 6, 5)]):
+    for change in (
+        [flow(1)],
+        [*rules, flow(4)],
+        [*rules[:2], Group(1, "select", ()), Meter(1, 5, 5)],
+        [*rules[:3], Meter(1, 6, 5)],
+    ):
         ledger.put(A, change, 1)
         assert ledger.digest() not in seen
         seen.add(ledger.digest())
@@ -260,7 +265,10 @@ def test_changes_while_the_bridge_is_read_are_kept() -> None:
         pending.then(ledger.put(B, [flow(n) for n in range(100 + number, 130)], 2))
         pending.then(ledger.put(A, [flow(n) for n in range(number, 40)], 1))
     send(switch, pending)
-    assert switch.flows.keys() == {*flows(4, (flow(n) for n in range(number, 40)), 1), *flows(4, (flow(n) for n in range(100 + number, 130)), 2)}
+    assert switch.flows.keys() == {
+        *flows(4, (flow(n) for n in range(number, 40)), 1),
+        *flows(4, (flow(n) for n in range(100 + number, 130)), 2),
+    }
 
 
 def test_a_flow_takes_few_bytes() -> None:
@@ -268,7 +276,10 @@ def test_a_flow_takes_few_bytes() -> None:
     try:
         ledger = Ledger(4)
         before, _ = tracemalloc.get_traced_memory()
-        rules = (Flow(3, 7, match(f.NETWORK(7), f.ETH_TYPE(f.IPV4), f.IPV4_DST(n)), (set_field(f.OUT_PORT_KEY, n),), goto=5) for n in range(20_000))
+        rules = (
+            Flow(3, 7, match(f.NETWORK(7), f.ETH_TYPE(f.IPV4), f.IPV4_DST(n)), (set_field(f.OUT_PORT_KEY, n),), goto=5)
+            for n in range(20_000)
+        )
         for delta in ledger.put_steps(A, list(rules), 1):
             del delta
         del rules
@@ -281,6 +292,7 @@ def test_a_flow_takes_few_bytes() -> None:
 # --- against a model ---------------------------------------------------------------------------------------------
 
 KEYS = 6
+COOKIES = {A: 1, B: 2, C: 3}
 
 
 @st.composite
@@ -332,7 +344,9 @@ class Model:
         assert union is not None
         bodies = {key: body[8:] for key, body in flows(self.version, union.values(), 0).items()}
         assert {key: body[8:] for key, body in switch.flows.items()} == bodies
-        assert switch.groups == {r.id: wire.encode_group(r, self.version) for r in union.values() if isinstance(r, Group)}
+        assert switch.groups == {
+            r.id: wire.encode_group(r, self.version) for r in union.values() if isinstance(r, Group)
+        }
         assert switch.meters == {r.id: wire.encode_meter(r) for r in union.values() if isinstance(r, Meter)}
 
 
@@ -353,11 +367,11 @@ def test_whatever_owners_want_is_what_the_switch_gets(version: int, operations: 
                 if model.union(wanted) is None:
                     before = ledger.digest()
                     with pytest.raises(ValueError):
-                        ledger.put_all({owner: (rules, hash(owner) & 0xFF) for owner, rules in operation.items()})
+                        ledger.put_all({owner: (rules, COOKIES[owner]) for owner, rules in operation.items()})
                     assert ledger.digest() == before
                 else:
                     model.wanted = wanted
-                    pending.then(ledger.put_all({owner: (rules, hash(owner) & 0xFF) for owner, rules in operation.items()}))
+                    pending.then(ledger.put_all({owner: (rules, COOKIES[owner]) for owner, rules in operation.items()}))
             case (owner, rules, size):
                 # in between, the owner has the old and the new: both must be possible beside the others
                 wanted = {**model.wanted, owner: rules}
@@ -369,7 +383,12 @@ def test_whatever_owners_want_is_what_the_switch_gets(version: int, operations: 
     for owner, rules in model.wanted.items():
         fresh.put(owner, rules, 77)
     assert fresh.digest() == ledger.digest()
-    assert (fresh.flows, fresh.groups, fresh.meters, fresh.owners) == (ledger.flows, ledger.groups, ledger.meters, ledger.owners)
+    assert (fresh.flows, fresh.groups, fresh.meters, fresh.owners) == (
+        ledger.flows,
+        ledger.groups,
+        ledger.meters,
+        ledger.owners,
+    )
     assert len(ledger.difference(switch.flows.items(), switch.groups, switch.meters)) == 0
 
 

@@ -21,7 +21,9 @@ messages = st.lists(
 
 @settings(deadline=None)
 @given(messages, st.lists(st.integers(0, 400), max_size=10))
-def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(sent: list[tuple[int, int, int, bytes]], cuts: list[int]) -> None:
+def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(
+    sent: list[tuple[int, int, int, bytes]], cuts: list[int]
+) -> None:
     stream = b"".join(message(*one) for one in sent)
     framer = Framer()
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
@@ -37,7 +39,7 @@ def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(sent: list
         bytes(8),
         bytes.fromhex("0400000000000001"),  # length 0
         bytes.fromhex("0402000700000001"),  # length 7
-        b"{\"id\": 1}",
+        b'{"id": 1}',
         b"\xff" * 64,
     ],
 )

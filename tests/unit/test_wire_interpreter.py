@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 
 from pipelines import fields as f
-from pipelines.flow import IN_PORT_RESERVED, Bucket, Flow, Group, Rule, copy, group, match, output, resubmit, set_bits, set_field
+from pipelines.flow import (
+    IN_PORT_RESERVED,
+    Bucket,
+    Flow,
+    Group,
+    Rule,
+    copy,
+    group,
+    match,
+    output,
+    resubmit,
+    set_bits,
+    set_field,
+)
 from pipelines.wire import VERSIONS
 from tests.interpreter import Interpreter
 

@@ -17,7 +17,20 @@ from ryu.ofproto.ofproto_protocol import ProtocolDesc
 from pipelines import fields as f
 from pipelines import wire
 from pipelines.flow import (
-    Action, Bucket, Copy, Flow, Group, Meter, SetBits, canonical, copy, group, output, resubmit, set_bits, set_field,
+    Action,
+    Bucket,
+    Copy,
+    Flow,
+    Group,
+    Meter,
+    SetBits,
+    canonical,
+    copy,
+    group,
+    output,
+    resubmit,
+    set_bits,
+    set_field,
 )  # fmt: skip
 from pipelines.wire.actions import NXM
 from pipelines.wire.openflow import Command
@@ -26,7 +39,8 @@ from pipelines.wire.requests import BUNDLE_FLAGS
 Setter = tuple[str, f.Field, int]
 NOT_RYUS = {f.TUN_OPTION, f.ND_RESERVED, f.ND_OPTIONS_TYPE}
 FIELDS = sorted(
-    (field for field in f.FIELDS.values() if field not in NOT_RYUS and field.name != "in_phy_port"), key=lambda x: x.name
+    (field for field in f.FIELDS.values() if field not in NOT_RYUS and field.name != "in_phy_port"),
+    key=lambda x: x.name,
 )
 SETTABLE = [field for field in FIELDS if field not in (f.IN_PORT, f.ETH_TYPE, f.IP_PROTO)]
 
@@ -270,7 +284,9 @@ def test_packet_out(version, port, todo, data):  # type: ignore[no-untyped-def]
 
 @versions
 @settings(deadline=None)
-@given(generation=st.integers(0, 2**64 - 1), role=st.sampled_from(wire.Role), masks=st.tuples(*[st.integers(0, 63)] * 3))
+@given(
+    generation=st.integers(0, 2**64 - 1), role=st.sampled_from(wire.Role), masks=st.tuples(*[st.integers(0, 63)] * 3)
+)
 def test_roles_and_asynchronous_messages(version, generation, role, masks):  # type: ignore[no-untyped-def]
     ryu = Ryu(version)
     short = {"short_id": 0} if version == wire.OF15 else {}

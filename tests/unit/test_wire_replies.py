@@ -26,7 +26,9 @@ ACTIONS = (
     group(3), resubmit(4), output(7),
 )  # fmt: skip
 FLOWS = [
-    Flow(1, 2, match(f.IN_PORT(3), f.IN_PORT_KEY(5), f.FROM_TUNNEL(0)), ACTIONS, 9, metadata=8, meter=4, idle_timeout=6),
+    Flow(
+        1, 2, match(f.IN_PORT(3), f.IN_PORT_KEY(5), f.FROM_TUNNEL(0)), ACTIONS, 9, metadata=8, meter=4, idle_timeout=6
+    ),
     Flow(2, 65535, b""),
     Flow(3, 3, match(f.ETH_TYPE(f.IPV6), f.IPV6_SRC(1), f.register(15)(7), f.register(14)(8)), goto=7),
     Flow(4, 3, match(f.TUN_OPTION(5), f.TUNNEL_ID(9), f.ETH_SRC(2, 3)), goto=7, hard_timeout=60000),
@@ -70,11 +72,30 @@ def flow_entry(key: bytes, body: bytes, version: int) -> bytes:
     """A flow as a switch describes it: fields in another order, counters 11 packets, 22 bytes, 3.5 s."""
     tlvs = wire_tlvs(key[3:])[::-1]
     if version < wire.OF15:
-        fixed = key[:1] + b"\0" + pack(">II", 3, 500_000_000) + key[1:3] + body[8:16] + bytes(2) + body[:8] + pack(">QQ", 11, 22)
+        fixed = (
+            key[:1]
+            + b"\0"
+            + pack(">II", 3, 500_000_000)
+            + key[1:3]
+            + body[8:16]
+            + bytes(2)
+            + body[:8]
+            + pack(">QQ", 11, 22)
+        )
         rest = fixed + oxm(b"".join(tlvs)) + body[16:]
         return pack(">H", 2 + len(rest)) + rest
     counted = statistics((0, 8, 3 << 32 | 500_000_000), (1, 8, 0), (4, 8, 11), (5, 8, 22))
-    rest = bytes(2) + key[:1] + b"\0" + key[1:3] + body[8:16] + body[:8] + oxm(b"".join(paired(tlvs))) + counted + body[16:]
+    rest = (
+        bytes(2)
+        + key[:1]
+        + b"\0"
+        + key[1:3]
+        + body[8:16]
+        + body[:8]
+        + oxm(b"".join(paired(tlvs)))
+        + counted
+        + body[16:]
+    )
     return pack(">H", 2 + len(rest)) + rest
 
 
@@ -141,7 +162,10 @@ def test_errors_are_explained(version: int) -> None:
     error = wire.read(wire.Message(version, wire.Type.ERROR, 77, pack(">HH", 4, 9) + refused))
     assert isinstance(error, wire.Error)
     assert (error.name, error.data) == ("OFPBMC_BAD_PREREQ", refused)
-    assert str(error) == "OFPBMC_BAD_PREREQ: a field is matched without one that it needs, such as ipv4_dst without eth_type"
+    assert (
+        str(error)
+        == "OFPBMC_BAD_PREREQ: a field is matched without one that it needs, such as ipv4_dst without eth_type"
+    )
     bundle = (pack(">HHI", 0xFFFF, 2313, ONF), pack(">HH", 17, 13))[version > wire.OF13]
     assert wire.read(wire.Message(version, wire.Type.ERROR, 77, bundle)).name == "OFPBFC_MSG_FAILED"  # type: ignore[union-attr]
     ovs = wire.read(wire.Message(version, wire.Type.ERROR, 77, pack(">HHI", 0xFFFF, 20, NICIRA)))
@@ -175,8 +199,11 @@ def examples(version: int) -> list[wire.Message]:
         wire.Multipart.FLOWS: flows,
         wire.Multipart.GROUPS: pack(">H", 2 + len(entry)) + entry,
         wire.Multipart.METERS: bytes.fromhex("00180005000000030001001000000064000000640000000000"[:48]),
-        wire.Multipart.PORTS: pack(">IHH8x16s", 1, 0 if version == wire.OF13 else 72, 0, b"p1") + bytes(32 if version == wire.OF13 else 40),
-        wire.Multipart.AGGREGATE: statistics((4, 8, 1), (5, 8, 2), (3, 4, 3)) if version == wire.OF15 else pack(">QQII", 1, 2, 3, 0),
+        wire.Multipart.PORTS: pack(">IHH8x16s", 1, 0 if version == wire.OF13 else 72, 0, b"p1")
+        + bytes(32 if version == wire.OF13 else 40),
+        wire.Multipart.AGGREGATE: statistics((4, 8, 1), (5, 8, 2), (3, 4, 3))
+        if version == wire.OF15
+        else pack(">QQII", 1, 2, 3, 0),
     }
     bundle = pack(">IHH", 1, 5, 0)
     metadata = oxm(match(f.IN_PORT(1), f.METADATA(2)))
@@ -194,10 +221,15 @@ def examples(version: int) -> list[wire.Message]:
         wire.Type.BUNDLE_CONTROL: bundle,
     }
     return [
-        *(wire.Message(version, wire.Type.MULTIPART_REPLY, 1, pack(">HHxxxx", kind, 0) + body) for kind, body in bodies.items()),
+        *(
+            wire.Message(version, wire.Type.MULTIPART_REPLY, 1, pack(">HHxxxx", kind, 0) + body)
+            for kind, body in bodies.items()
+        ),
         *(wire.Message(version, kind, 1, body) for kind, body in plain.items()),
         wire.Message(version, wire.Type.EXPERIMENTER, 1, pack(">II", ONF, 2300) + bundle),
-        wire.Message(version, wire.Type.EXPERIMENTER, 1, pack(">II", NICIRA, 26) + bytes(16) + pack(">HBBHxx", 1, 2, 8, 0)),
+        wire.Message(
+            version, wire.Type.EXPERIMENTER, 1, pack(">II", NICIRA, 26) + bytes(16) + pack(">HBBHxx", 1, 2, 8, 0)
+        ),
     ]
 
 
