@@ -5,7 +5,7 @@ One list for each part; importing this module registers all of them. In the code
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from oslo_config import cfg
 
@@ -113,7 +113,7 @@ HYPERVISORS = [
     cfg.FloatOpt("ovsdb_probe_interval", default=5.0, min=1.0, help="seconds of silence after which an OVSDB server is probed"),
 ]  # fmt: skip
 
-PARTS: dict[str, list[cfg.Opt]] = {
+PARTS: dict[str, list[Any]] = {
     "OpenFlow": OPENFLOW,
     "Flow engine": ENGINE,
     "Hypervisors (OVSDB)": HYPERVISORS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -49,6 +50,14 @@ class Ovs:
         server = self._running.pop("ovsdb-server")
         server.kill()
         server.wait()
+
+    def freeze_vswitchd(self) -> None:
+        """Stop vswitchd in its tracks until `thaw_vswitchd`."""
+        self._running["ovs-vswitchd"].send_signal(signal.SIGSTOP)
+
+    def thaw_vswitchd(self) -> None:
+        """Let it go on."""
+        self._running["ovs-vswitchd"].send_signal(signal.SIGCONT)
 
     def vsctl(self, *arguments: str) -> str:
         """Run ovs-vsctl; waits for vswitchd unless told `--no-wait`."""

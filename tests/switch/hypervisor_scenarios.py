@@ -116,10 +116,14 @@ def observes_interfaces(world: World) -> None:
     h1 = world.add(1, ovs)
     world.ready(h1)
     with world.edits() as seen:
-        ovs.plug("tap0", PORT)
-        wait_for(lambda: world.vif(PORT) and world.vif(PORT).ofport)
+        ovs.freeze_vswitchd()
+        ovs.vsctl("--no-wait", "add-port", "br-int", "tap0", "--", "set", "interface", "tap0", "type=dummy",
+                  f"external_ids:iface-id={PORT}")  # fmt: skip
+        wait_for(lambda: world.vif(PORT), "announced before vswitchd has opened it")
+        assert world.vif(PORT).ofport is None
+        ovs.thaw_vswitchd()
+        wait_for(lambda: world.vif(PORT).ofport)
     vifs = [edit.value for edit in seen if edit.kind == "vif"]
-    assert vifs[0].ofport is None, "announced before vswitchd has opened it"
     assert str(vifs[-1].ofport) == ovs.get("interface", "tap0", "ofport")
     assert (vifs[-1].interface, vifs[-1].hypervisor_id, vifs[-1].error) == ("tap0", h1, "")
     assert len(vifs) <= 3, vifs

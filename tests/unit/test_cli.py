@@ -349,3 +349,8 @@ def test_a_reader_that_has_enough(rest: RestServer) -> None:
     command = f"{sys.executable} -m tools.cli.main topology -o json | head -1; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert ended.stderr == "" and ended.stdout == "{\n" and ended.returncode == 0
+
+
+def test_the_documentation_has_every_exit_code() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text().replace("`--wait`", "--wait")
+    assert all(f"| {code} | {text} |" in page for code, text in errors.EXIT_CODES.items())
