@@ -12,7 +12,7 @@ CACHE := .cache
 STAMP := $(VENV)/installed
 WORKERS ?= 4
 PYTEST_ARGS ?=
-TESTS := $(wildcard tests/unit tests/switch tests/lab tests/chaos)
+TESTS := $(wildcard tests/unit tests/switch tests/lab tests/chaos tests/scale)
 OVS_TESTS := $(wildcard tests/switch tests/lab tests/chaos)
 CODE := topology pipelines novanet_apps tools tests setup.py
 
@@ -28,7 +28,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_USE_PEP517 := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup packages run test lint format test-matrix test-trixie test-forky bench docs clean
+.PHONY: help setup packages run test lint format test-scale test-matrix test-trixie test-forky bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ lint: $(STAMP) ## ruff and mypy
 format: $(STAMP) ## let ruff put the code in order
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+test-scale: $(STAMP) ## the scale tests with 10,000 ports (make test runs them with 1,000)
+	$(AS_ROOT) env NOVANET_SCALE_PORTS=10000 $(BIN)/python -m pytest --timeout 1800 $(PYTEST_ARGS) tests/scale
 
 test-matrix: test-trixie test-forky ## the tests that use Open vSwitch, on 3.5 and 4.0 (fetched into .cache)
 

@@ -13,7 +13,9 @@ from novanet_apps.compat import CONF
 
 LOGGING = [
     cfg.StrOpt(
-        "log_format", default="keyvalue", choices=["keyvalue", "json"],
+        "log_format",
+        default="keyvalue",
+        choices=["keyvalue", "json"],
         help="how a log line is written: key=value pairs or one JSON object",
     ),
 ]
@@ -26,25 +28,39 @@ TLS = [
 
 OPENFLOW = [
     cfg.ListOpt(
-        "openflow_listen", default=["ptcp:6653:127.0.0.1"],
+        "openflow_listen",
+        default=["ptcp:6653:127.0.0.1"],
         help="where switches connect, as OVS writes it: ptcp:PORT[:IP] (loopback only), pssl:PORT[:IP] (TLS 1.3 with client"
         " certificates), punix:PATH; IP is 127.0.0.1 when left out",
     ),
     cfg.IntOpt(
-        "openflow_backlog", default=4096, min=1,
+        "openflow_backlog",
+        default=4096,
+        min=1,
         help="connections that the kernel may hold until they are accepted (it caps this at net.core.somaxconn)",
     ),
     cfg.IntOpt(
-        "openflow_half_open", default=1024, min=1,
+        "openflow_half_open",
+        default=1024,
+        min=1,
         help="connections that may be within their handshake at a time; the oldest is closed for one more",
     ),
     cfg.FloatOpt(
-        "openflow_handshake_timeout", default=10.0, min=0.1,
+        "openflow_handshake_timeout",
+        default=10.0,
+        min=0.1,
         help="seconds from accepting a connection until its TLS and OpenFlow handshakes must be done",
     ),
-    cfg.FloatOpt("openflow_probe_interval", default=5.0, min=0.1, help="seconds of silence after which a switch is sent an echo request"),
     cfg.FloatOpt(
-        "openflow_probe_timeout", default=30.0, min=0.2,
+        "openflow_probe_interval",
+        default=5.0,
+        min=0.1,
+        help="seconds of silence after which a switch is sent an echo request",
+    ),
+    cfg.FloatOpt(
+        "openflow_probe_timeout",
+        default=30.0,
+        min=0.2,
         help="seconds of silence after which a switch counts as dead; a busy one may be silent for long",
     ),
 ]

@@ -49,6 +49,7 @@ class Reconciler:
         """Begin to compile, with the features that are loaded."""
         self.compiler = compiler
         self.core.engine.on_confirmed(lambda hypervisor: self._tell())
+        self.core.engine.on_recompile(self._take_on_again)
         spawn(self._run)
 
     # --- what changed --------------------------------------------------------------------------------------------
@@ -82,6 +83,11 @@ class Reconciler:
         self.full_recomputes += 1
         for owner in scope.owners_on(self.core.topology, hypervisor):
             self.mark(hypervisor, owner)
+
+    def _take_on_again(self, hypervisor: str) -> None:
+        """The engine needs everything anew: the bridge speaks another version of OpenFlow now."""
+        self._known.discard(hypervisor)
+        self._take_on(hypervisor)
 
     def _let_go(self, hypervisor: str) -> None:
         self._known.discard(hypervisor)
@@ -221,5 +227,3 @@ class Reconciler:
     def warnings(self) -> list[str]:
         """What works but should be looked at."""
         return self.mtu.warnings()
-
-

@@ -137,6 +137,8 @@ class Change(Generic[Key]):
 
     def take(self, part: Mapping[Key, bytes]) -> dict[Key, bytes | None]:
         """The owner wants these, besides what it has. Raises ValueError, and changes nothing, as ``plan`` does."""
+        for key in self._taken & part.keys():
+            self._claims._agree(key, self._claims.bodies[key], part[key])
         changes = self._claims._step(Plan({key: 1 for key in part if key in self._held}, [part]))
         for key in part:
             self._taken.add(self._held.setdefault(key, key))

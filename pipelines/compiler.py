@@ -28,9 +28,7 @@ class Feature(NamedTuple):
     compilers: dict[str, Compile]
 
 
-SWITCHING = Feature(
-    "switching", {"base": switching.base, "network": switching.network, "port": switching.port}
-)
+SWITCHING = Feature("switching", {"base": switching.base, "network": switching.network, "port": switching.port})
 SERVICES = Feature("services", {"base": services.base, "port": services.port})
 OVERLAY = Feature("overlay", {"base": overlay.base, "peer": overlay.peer, "network": overlay.network})
 

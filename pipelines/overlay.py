@@ -9,15 +9,13 @@ from topology.model import Bridge, Hypervisor, Network, TunnelMesh
 
 from . import fields as f
 from . import tables as t
-from .flow import Action, Bucket, Flow, Group, Rule, copy, group, match, output, resubmit, set_bits, set_field
+from .flooding import copies
+from .flow import Action, Bucket, Flow, Rule, copy, match, output, resubmit, set_bits, set_field
 
 TUNNEL = 200
 TO_SEVERAL, TO_PORT = 200, 100
 PEER = 100
 UNKNOWN_UNICAST = 10
-
-REMOTE_GROUP = 0x01000000
-"""Added to a VNI: the group that copies a broadcast to the network's other hypervisors."""
 
 
 def _mesh(topology: Topology) -> TunnelMesh:
@@ -122,16 +120,16 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
         return
     mesh = _mesh(topology)
     foreign = _to_foreign(mesh, port)
-    copies: list[Action] = []
-    if not mesh.multicast_group:
-        peers = _peer_keys(topology, spread, hypervisor)
-        if peers:
-            buckets = tuple(Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in peers)
-            yield Group(REMOTE_GROUP | net.vni, "all", buckets)
-            copies += [set_field(f.OUT_PORT_KEY, 0), group(REMOTE_GROUP | net.vni)]
+    sends: tuple[Action, ...] = ()
+    peers = [] if mesh.multicast_group else _peer_keys(topology, spread, hypervisor)
+    if peers:
+        buckets = [Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in peers]
+        groups, to_all = copies(net.vni, buckets, remote=True)
+        yield from groups
+        sends = (set_field(f.OUT_PORT_KEY, 0), *to_all)
     from_here = match(f.NETWORK(net.vni), f.FROM_TUNNEL(0))
-    if copies or foreign:
-        yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*copies, *foreign))
+    if sends or foreign:
+        yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*sends, *foreign))
     if foreign:
         yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, tuple(foreign))
 

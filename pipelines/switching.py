@@ -10,7 +10,8 @@ from topology.model import Network, Port
 from . import fields as f
 from . import tables as t
 from .addresses import PortAddresses
-from .flow import Bucket, Flow, Group, Rule, group, match, output, resubmit, set_field
+from .flooding import copies
+from .flow import Bucket, Flow, Rule, match, output, resubmit, set_field
 
 # priorities, a band for each table
 PORT = 100
@@ -20,7 +21,12 @@ UNICAST, MULTICAST = 100, 50
 
 UNSPECIFIED = f.IPV6_SRC(0)
 BROADCAST = 0xFFFFFFFF
-_FORBIDDEN_ND = {134: "router advertisement", 135: "neighbour solicitation", 136: "neighbour advertisement", 137: "redirect"}
+_FORBIDDEN_ND = {
+    134: "router advertisement",
+    135: "neighbour solicitation",
+    136: "neighbour advertisement",
+    137: "redirect",
+}
 _UNSPECIFIED_SENDERS = (131, 132, 133, 143)
 """ICMPv6 types that a host may send before it has an address: MLD reports (RFC 2710, 3810), router solicitation."""
 
@@ -31,24 +37,23 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     """What every bridge has: forbidden neighbour discovery, and broadcast."""
     for kind in _FORBIDDEN_ND:
         yield Flow(t.ND_SECURITY.number, ND_FOREIGN, match(*ICMPV6, f.ICMPV6_TYPE(kind)))
-    yield Flow(
-        t.L2_LOOKUP.number, MULTICAST, match(f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT)), goto=t.FLOOD.number
-    )
+    yield Flow(t.L2_LOOKUP.number, MULTICAST, match(f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT)), goto=t.FLOOD.number)
 
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
-    """Broadcast in a network: a group with one bucket for every VM here."""
+    """Broadcast in a network: a copy for every VM here."""
     net: Network | None = topology.get("network", network_id)
     if net is None or net.vni is None or not net.admin_state_up:
         return
     ports = [port for port in topology.local_ports(network_id, hypervisor) if port.admin_state_up]
     if not ports:
         return
-    copies = tuple(
-        Bucket((set_field(f.OUT_PORT_KEY, port.port_key or 0), resubmit(t.LOCAL_OUTPUT.number))) for port in ports
+    groups, to_all = copies(
+        net.vni,
+        [Bucket((set_field(f.OUT_PORT_KEY, port.port_key or 0), resubmit(t.LOCAL_OUTPUT.number))) for port in ports],
     )
-    yield Group(net.vni, "all", copies)
-    yield Flow(t.FLOOD.number, PORT, match(f.NETWORK(net.vni)), (group(net.vni),), goto=t.TUNNEL_FLOOD.number)
+    yield from groups
+    yield Flow(t.FLOOD.number, PORT, match(f.NETWORK(net.vni)), to_all, goto=t.TUNNEL_FLOOD.number)
 
 
 def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
@@ -157,5 +162,3 @@ def _ipv6_security(sender: tuple[bytes, ...], mac: int, prefixes: list[tuple[int
 
 def _nd(*tlvs: bytes) -> Flow:
     return Flow(t.ND_SECURITY.number, ND_OWN, match(*ICMPV6, *tlvs), goto=t.SERVICES.number)
-
-

@@ -53,6 +53,7 @@ def pipeline_page() -> str:
         "|---|---|",
         "| VNI | copies for the network's VMs on this hypervisor |",
         "| 0x01000000 + VNI | copies for the network's other hypervisors |",
+        "| + 0x02000000, 0x04000000 … | further parts of either, each of at most 1,000 copies |",
         "",
         "## Cookies",
         "",
@@ -104,7 +105,11 @@ def _default(value: object) -> str:
 
 _NAMED = ("NETWORK", "IN_PORT_KEY", "OUT_PORT_KEY", "SRC_IDENTITY", "DST_IDENTITY", "PEER", "FLAGS")
 
-PAGES: dict[str, Callable[[], str]] = {"pipeline.md": pipeline_page, "options.md": options_page, "metrics.md": metrics_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "pipeline.md": pipeline_page,
+    "options.md": options_page,
+    "metrics.md": metrics_page,
+}
 
 
 def main() -> int:

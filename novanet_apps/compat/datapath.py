@@ -247,7 +247,9 @@ class Datapath(controller.Datapath):
 
     def _refuse(self, kind: int, message: bytes) -> None:
         if kind == ERROR and not self._refusal:
-            raise ConnectionFailed(f"it refused the handshake: {message[12:].decode('ascii', 'replace').strip(chr(0))!r}")
+            raise ConnectionFailed(
+                f"it refused the handshake: {message[12:].decode('ascii', 'replace').strip(chr(0))!r}"
+            )
         if kind == FEATURES_REPLY and len(message) >= 16:
             self.id = int.from_bytes(message[8:16], "big")
             raise ConnectionFailed(self._refusal)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import resource
@@ -23,8 +22,6 @@ LOG = logging.getLogger(__name__)
 
 CLOSING = 10.0
 """Seconds that the apps have to close."""
-COLLECTION = (50_000, 20, 50)
-"""Thresholds of the cyclic garbage collector: bursts of short-lived tuples are no reason to look through the whole graph."""
 
 
 def run(args: list[str] | None = None) -> int:
@@ -37,7 +34,6 @@ def run(args: list[str] | None = None) -> int:
     import novanet_apps.options  # noqa: F401  registers them
 
     _raise_file_limit()
-    gc.set_threshold(*COLLECTION)
     end_signals()
     log.init_log = _after_options(log.init_log)
     AppManager.load_apps = _with_openflow(AppManager.load_apps)

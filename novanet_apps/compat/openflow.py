@@ -27,7 +27,14 @@ from .tls import make_server_context
 LOG = logging.getLogger(__name__)
 NOISE = Throttle(LOG)
 
-REPLACED = ("ofp_tcp_listen_port", "ofp_ssl_listen_port", "ctl_privkey", "ctl_cert", "ca_certs", "ofp_switch_address_list")
+REPLACED = (
+    "ofp_tcp_listen_port",
+    "ofp_ssl_listen_port",
+    "ctl_privkey",
+    "ctl_cert",
+    "ca_certs",
+    "ofp_switch_address_list",
+)
 """Ryu's options that ``openflow_listen`` and ``tls_*`` replace."""
 
 
@@ -75,7 +82,9 @@ def configured_endpoints() -> list[tuple[Endpoint, Any]]:
     """Each endpoint of the configuration with its TLS context (None without TLS); raises ConfigurationError."""
     for name in REPLACED:
         if getattr(CONF, name):
-            raise ConfigurationError(f"option {name} of Ryu is not used here; say where to listen with openflow_listen and tls_*")
+            raise ConfigurationError(
+                f"option {name} of Ryu is not used here; say where to listen with openflow_listen and tls_*"
+            )
     endpoints = [parse_endpoint(text) for text in CONF.openflow_listen]
     return [(endpoint, _context() if endpoint.kind == "pssl" else None) for endpoint in endpoints]
 
@@ -122,7 +131,12 @@ class Connections:
     def up(self, datapath: Datapath) -> None:
         """Tell everyone of a new switch."""
         self.counters.connections += 1
-        LOG.info("switch %s connected from %s with version %#04x", dpid_to_str(datapath.id), datapath.address, datapath.ofproto.OFP_VERSION)
+        LOG.info(
+            "switch %s connected from %s with version %#04x",
+            dpid_to_str(datapath.id),
+            datapath.address,
+            datapath.ofproto.OFP_VERSION,
+        )
         for observer in self.observers:
             observer.up(datapath)
 

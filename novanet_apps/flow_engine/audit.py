@@ -9,7 +9,7 @@ from collections.abc import Callable
 import eventlet
 
 from pipelines.ledger import Ledger
-from pipelines.wire.delta import Delta
+from pipelines.wire import Delta
 
 from . import reading
 from .session import Session, SessionEnded, SwitchError

@@ -11,7 +11,7 @@ import eventlet
 from novanet_apps.compat import CONNECTIONS, Datapath
 from pipelines.compiler import Owner
 from pipelines.flow import Rule
-from pipelines.wire.openflow import Type
+from pipelines.wire import Type
 
 from .bridge import Bridge
 from .counters import Counters

@@ -7,9 +7,7 @@ from typing import NamedTuple
 from pipelines.compiler import Owner
 from pipelines.flow import Rule
 from pipelines.ledger import Ledger
-from pipelines.wire.delta import Subject
-from pipelines.wire.describe import describe
-from pipelines.wire.errors import Error
+from pipelines.wire import Error, Subject, describe
 
 from .flights import Flight
 

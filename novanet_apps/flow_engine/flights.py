@@ -6,9 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from pipelines.compiler import Owner
-from pipelines.wire.delta import Batch, Subject
-from pipelines.wire.errors import Error
-from pipelines.wire.replies import Reply
+from pipelines.wire import Batch, Error, Reply, Subject
 
 from .session import Session
 

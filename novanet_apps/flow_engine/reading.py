@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from pipelines import fields as f
-from pipelines.wire import replies, requests
-from pipelines.wire.errors import Error
-from pipelines.wire.replies import Reply, RoleReply, TlvTable
-from pipelines.wire.requests import Role, TlvCommand
+from pipelines import wire
 
 from .session import Session, SwitchError
 
@@ -22,51 +19,51 @@ FIRST_VIRTUAL_METER = 0xFFFF0001
 
 def read_flows(session: Session) -> Iterator[tuple[bytes, bytes]]:
     """(key, body) of every flow of the bridge, as they arrive. Raises SwitchError, SessionEnded, ValueError."""
-    with closing(session.stream(requests.flows_request)) as parts:
+    with closing(session.stream(wire.flows_request)) as parts:
         for part in parts:
-            for entry in replies.flows(part):
+            for entry in wire.flows(part):
                 yield entry.key, entry.body
 
 
 def read_groups(session: Session) -> dict[int, bytes]:
     """Every group's body by number. Raises as ``read_flows`` does."""
-    with closing(session.stream(requests.groups_request)) as parts:
-        return dict(entry for part in parts for entry in replies.groups(part))
+    with closing(session.stream(wire.groups_request)) as parts:
+        return dict(entry for part in parts for entry in wire.groups(part))
 
 
 def read_meters(session: Session) -> dict[int, bytes]:
     """Every meter's body by number. Raises as ``read_flows`` does."""
-    with closing(session.stream(requests.meters_request)) as parts:
-        found = dict(entry for part in parts for entry in replies.meters(part))
+    with closing(session.stream(wire.meters_request)) as parts:
+        found = dict(entry for part in parts for entry in wire.meters(part))
     return {id: body for id, body in found.items() if id < FIRST_VIRTUAL_METER}
 
 
 def become_master(session: Session, generation: int) -> None:
     """Claim the bridge with a term; SwitchError says that someone has a newer one (OFPRRFC_STALE)."""
-    reply = session.ask(lambda version, xid: requests.role_request(version, xid, Role.MASTER, generation))
-    if not isinstance(reply, RoleReply):
+    reply = session.ask(lambda version, xid: wire.role_request(version, xid, wire.Role.MASTER, generation))
+    if not isinstance(reply, wire.RoleReply):
         raise ValueError(f"a role request was answered with {type(reply).__name__}")
 
 
 def ensure_geneve_option(session: Session) -> None:
     """Map NovaNet's Geneve option to its field; SwitchError when the switch will not."""
-    table = session.ask(requests.tlv_request)
-    options = table.options if isinstance(table, TlvTable) else ()
+    table = session.ask(wire.tlv_request)
+    options = table.options if isinstance(table, wire.TlvTable) else ()
     if GENEVE_OPTION in options:
         return
     in_the_way = [option for option in options if option[3] == GENEVE_OPTION[3] or option[:2] == GENEVE_OPTION[:2]]
     if in_the_way:
-        _command(session, TlvCommand.DELETE, *in_the_way)
-    _command(session, TlvCommand.ADD, GENEVE_OPTION)
+        _command(session, wire.TlvCommand.DELETE, *in_the_way)
+    _command(session, wire.TlvCommand.ADD, GENEVE_OPTION)
 
 
-def _command(session: Session, command: TlvCommand, *options: tuple[int, int, int, int]) -> None:
+def _command(session: Session, command: wire.TlvCommand, *options: tuple[int, int, int, int]) -> None:
     """Change the map of Geneve options; there is an answer only where it is refused."""
-    errors: list[Reply] = []
+    errors: list[wire.Reply] = []
     xid = session.expect(errors.append)
-    session.send(requests.tlv_mod(session.version, xid, command, *options))
+    session.send(wire.tlv_mod(session.version, xid, command, *options))
     session.barrier()
     session.forget(xid)
     for error in errors:
-        if isinstance(error, Error):
+        if isinstance(error, wire.Error):
             raise SwitchError(error)

@@ -8,10 +8,7 @@ from typing import NoReturn
 from eventlet.queue import Empty, LightQueue
 
 from novanet_apps.compat import Datapath
-from pipelines.wire import requests
-from pipelines.wire.errors import Error
-from pipelines.wire.openflow import Message, Type
-from pipelines.wire.replies import Part, Reply, read
+from pipelines.wire import Error, Message, Part, Reply, Type, barrier, read
 
 Build = Callable[[int, int], bytes]
 """(version, transaction id) -> a request's bytes."""
@@ -131,7 +128,7 @@ class Session:
 
     def barrier(self) -> None:
         """Wait until everything sent before is done. Raises SessionEnded."""
-        self.ask(requests.barrier)
+        self.ask(barrier)
 
     def _lost(self) -> NoReturn:
         self.datapath.abort(f"no answer to a request for {REQUEST_TIMEOUT:g} s")

@@ -28,7 +28,9 @@ _REASONS = {
     409: "It contradicts another object: a name or address that is taken, or an object that is in use.",
     412: "The object is no longer what If-Match or If-None-Match says.",
     413: "The body is too large.",
+    414: "The request line is longer than 8 KiB.",
     415: "The body has another content type than expected.",
+    431: "A header is longer than 8 KiB, or all together are longer than 64 KiB.",
     503: "The intent store is not connected, or there are too many clients; Retry-After says when to come back.",
 }
 
@@ -218,7 +220,7 @@ def _problem(text: str) -> Schema:
 
 
 def _responses(*statuses: int, **good: Schema) -> Schema:
-    errors = sorted({400, 401, 403, 406, *statuses})
+    errors = sorted({400, 401, 403, 406, 414, 431, *statuses})
     found = {code.removeprefix("_"): response for code, response in good.items()}
     return {**found, **{str(status): {"$ref": f"#/components/responses/{status}"} for status in errors}}
 

@@ -1,17 +1,19 @@
 """Flows, groups and meters as OpenFlow 1.3, 1.4 and 1.5 bytes, and readers of what a switch answers.
 
-| module     | what it does                                                                    |
-|------------|---------------------------------------------------------------------------------|
-| `openflow` | numbers of the protocol; cutting a stream into messages                         |
-| `actions`  | the actions that differ by version                                              |
-| `flows`    | a flow as key and body, and the flow-mods made of them                          |
-| `groups`   | groups and meters                                                               |
-| `requests` | barriers, bundles, roles, packet-out, questions to the switch, Geneve options   |
-| `delta`    | changes of a switch, and the bundles that make them                             |
-| `replies`  | what a switch answers: flows with counters, groups, meters, packet-in and so on |
-| `errors`   | what a switch refuses, in words                                                 |
-| `decode`   | matches, actions and instructions as values                                     |
-| `describe` | flows, groups and meters in a line                                              |
+| module       | what it does                                                                    |
+|--------------|---------------------------------------------------------------------------------|
+| `openflow`   | numbers of the protocol; cutting a stream into messages                         |
+| `actions`    | the actions that differ by version                                              |
+| `flows`      | a flow as key and body, and the flow-mods made of them                          |
+| `groups`     | groups and meters                                                               |
+| `requests`   | barriers, bundles, roles, packet-out, questions to the switch, Geneve options   |
+| `delta`      | changes of a switch, and the bundles that make them                             |
+| `replies`    | what a switch sends: answers, packets for the controller, flows that ended      |
+| `multipart`  | what a switch has: flows with counters, groups, meters, ports                   |
+| `structures` | matches and statistics in what a switch sends                                   |
+| `errors`     | what a switch refuses, in words                                                 |
+| `decode`     | matches, actions and instructions as values                                     |
+| `describe`   | flows, groups and meters in a line                                              |
 """
 
 from .delta import BUNDLE_SIZE, Batch, Delta, Subject, batches
@@ -19,29 +21,16 @@ from .describe import describe, describe_group, describe_meter
 from .errors import Error
 from .flows import encode_flow, flow_add, flow_delete
 from .groups import encode_group, encode_meter, group_delete, group_put, meter_delete, meter_put
+from .multipart import FlowEntry, Part, aggregate, flows, groups, meters, ports
 from .openflow import OF13, OF14, OF15, VERSIONS, Framer, Message, Multipart, Type, message
-from .replies import (
-    BundleReply,
-    FlowEntry,
-    FlowRemoved,
-    PacketIn,
-    Part,
-    Reply,
-    TlvTable,
-    aggregate,
-    flows,
-    groups,
-    meters,
-    ports,
-    read,
-)
+from .replies import BundleReply, FlowRemoved, PacketIn, Reply, RoleReply, TlvTable, read
 from .requests import (
     Bundle,
     Role,
     TlvCommand,
     aggregate_request,
     barrier,
-    bundle_add,
+    bundle_adds,
     bundle_control,
     flows_request,
     groups_request,
@@ -57,8 +46,8 @@ from .requests import (
 
 __all__ = [
     "BUNDLE_SIZE", "OF13", "OF14", "OF15", "VERSIONS", "Batch", "Bundle", "BundleReply", "Delta", "Error", "FlowEntry",
-    "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "Reply", "Role", "Subject", "TlvCommand", "TlvTable", "Type",
-    "aggregate", "aggregate_request", "barrier", "batches", "bundle_add", "bundle_control", "describe", "describe_group",
+    "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
+    "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "describe", "describe_group",
     "describe_meter", "encode_flow", "encode_group", "encode_meter", "flow_add", "flow_delete", "flows", "flows_request",
     "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_delete", "meter_put", "meters",
     "meters_request", "packet_out", "ports", "ports_request", "read", "role_request", "set_async", "tlv_mod", "tlv_request",

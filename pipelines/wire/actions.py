@@ -8,13 +8,12 @@ OFPAT_COPY_FIELD in 1.5; setting part of a field is Nicira's REG_LOAD before 1.5
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from struct import Struct
 
 from pipelines import fields as f
 from pipelines.flow import Action, Copy, SetBits
 
-from .openflow import NICIRA, OF13, OF14, OF15, ONF
+from .openflow import NICIRA, OF13, OF14, OF15, ONF, VERSIONS
 
 NXM: dict[f.Field, tuple[int, int]] = {
     f.ETH_DST: (0, 1),
@@ -54,9 +53,17 @@ _COPY = Struct(">HHHHHxx4s4s4x")
 _METER = Struct(">HHI")
 
 
+_KNOWN: dict[int, dict[Action, bytes]] = {version: {} for version in VERSIONS}
+_MOST = 4096
+"""How many encoded actions of a version are remembered: the same few copies stand in most flows."""
+
+
 def encode_actions(actions: Iterable[Action], version: int) -> bytes:
     """The actions' bytes for a version. Raises ValueError for one that the version cannot express."""
-    return b"".join([action if type(action) is bytes else _encode(action, version) for action in actions])
+    known = _KNOWN[version]
+    return b"".join(
+        [action if type(action) is bytes else known.get(action) or _encode(action, version) for action in actions]
+    )
 
 
 def meter_action(meter: int) -> bytes:
@@ -64,9 +71,16 @@ def meter_action(meter: int) -> bytes:
     return _METER.pack(29, 8, meter)
 
 
-@lru_cache(maxsize=4096)
-def _encode(action: Copy | SetBits, version: int) -> bytes:
-    return _encode_copy(action, version) if isinstance(action, Copy) else _encode_set_bits(action, version)
+def _encode(action: Action, version: int) -> bytes:
+    """The bytes of an action, remembered."""
+    if isinstance(action, bytes):
+        return action
+    known = _KNOWN[version]
+    if len(known) >= _MOST:
+        known.clear()
+    encoded = _encode_copy(action, version) if isinstance(action, Copy) else _encode_set_bits(action, version)
+    known[action] = encoded
+    return encoded
 
 
 def _nxm(field: f.Field) -> bytes:

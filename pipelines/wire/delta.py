@@ -9,10 +9,11 @@ from typing import NamedTuple
 from .flows import flow_add, flow_delete
 from .groups import group_delete, group_put, meter_delete, meter_put
 from .openflow import Command
-from .requests import Bundle, barrier, bundle_add, bundle_control
+from .requests import Bundle, barrier, bundle_adds, bundle_control
 
-BUNDLE_SIZE = 5000
-"""Changes in a bundle: some 60 ms of the switch's time, so that it serves others in between."""
+BUNDLE_SIZE = 2000
+"""Changes in a bundle: some 20 ms of the switch's time, so that it serves others in between and the next can be made
+meanwhile. Open vSwitch takes 100,000 flows in bundles of 1,000 or 2,000 faster than in bundles of 5,000 and more."""
 
 
 class Delta:
@@ -105,10 +106,10 @@ def _plain(parts: Iterator[Part], version: int, xids: Iterator[int]) -> Iterator
 
 def _bundle(parts: list[Part], version: int, xids: Iterator[int]) -> Batch:
     bundle, last = next(xids), next(xids)
-    messages = [bundle_control(version, bundle, bundle, Bundle.OPEN)]
-    messages += [bundle_add(version, xid, bundle, data) for xid, _, data in parts]
-    messages.append(bundle_control(version, last, bundle, Bundle.COMMIT))
-    return Batch(b"".join(messages), bundle, last, {xid: subject for xid, subject, _ in parts})
+    pieces = [bundle_control(version, bundle, bundle, Bundle.OPEN)]
+    pieces += bundle_adds(version, bundle, [data for _, _, data in parts])
+    pieces.append(bundle_control(version, last, bundle, Bundle.COMMIT))
+    return Batch(b"".join(pieces), bundle, last, {xid: subject for xid, subject, _ in parts})
 
 
 def _changes(delta: Delta, version: int, xids: Iterator[int]) -> Iterator[Part]:

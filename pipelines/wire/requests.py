@@ -5,7 +5,7 @@ Section numbers are those of the OpenFlow Switch Specification 1.5.1 unless anot
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum, IntFlag
 from struct import Struct, pack
 
@@ -52,22 +52,29 @@ class BundleFlags(IntFlag):
 BUNDLE_FLAGS = BundleFlags.ATOMIC | BundleFlags.ORDERED
 """All or nothing, in the order sent."""
 
-_CONTROL = Struct(">IHH")
-_CONTROL_13 = Struct(">IIIHH")
+_CONTROL = Struct(">BBHIIHH")
+_CONTROL_13 = Struct(">BBHIIIIHH")
 
 
 def bundle_control(version: int, xid: int, bundle: int, what: Bundle, flags: int = BUNDLE_FLAGS) -> bytes:
     """Open, close, commit or discard a bundle."""
     if version == OF13:
-        return message(version, Type.EXPERIMENTER, xid, _CONTROL_13.pack(ONF, BUNDLE_CONTROL_13, bundle, what, flags))
-    return message(version, Type.BUNDLE_CONTROL, xid, _CONTROL.pack(bundle, what, flags))
+        return _CONTROL_13.pack(version, Type.EXPERIMENTER, 24, xid, ONF, BUNDLE_CONTROL_13, bundle, what, flags)
+    return _CONTROL.pack(version, Type.BUNDLE_CONTROL, 16, xid, bundle, what, flags)
 
 
-def bundle_add(version: int, xid: int, bundle: int, inner: bytes, flags: int = BUNDLE_FLAGS) -> bytes:
-    """Add a message to a bundle; both must have the same transaction id."""
+def bundle_adds(version: int, bundle: int, inner: Iterable[bytes], flags: int = BUNDLE_FLAGS) -> Iterator[bytes]:
+    """Pieces that, joined, add messages to a bundle; each has the transaction id of the message that it adds."""
     if version == OF13:
-        return message(version, Type.EXPERIMENTER, xid, _CONTROL_13.pack(ONF, BUNDLE_ADD_13, bundle, 0, flags) + inner)
-    return message(version, Type.BUNDLE_ADD, xid, _CONTROL.pack(bundle, 0, flags) + inner)
+        pack, kind = _CONTROL_13.pack, (ONF, BUNDLE_ADD_13)
+        for data in inner:
+            yield pack(version, 4, 24 + len(data), int.from_bytes(data[4:8], "big"), *kind, bundle, 0, flags)
+            yield data
+    else:
+        pack = _CONTROL.pack
+        for data in inner:
+            yield pack(version, 34, 16 + len(data), int.from_bytes(data[4:8], "big"), bundle, 0, flags)
+            yield data
 
 
 # --- roles and asynchronous messages -----------------------------------------------------------------------------

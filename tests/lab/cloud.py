@@ -35,7 +35,14 @@ def flows(hypervisor: Hypervisor) -> list[str]:
 class Cloud:
     """Hypervisors, a controller, and what was asked of it over REST."""
 
-    def __init__(self, hypervisors: int = 3, *, mesh: dict[str, Any] | None = None, options: dict[str, Any] | None = None, **lab: Any) -> None:
+    def __init__(
+        self,
+        hypervisors: int = 3,
+        *,
+        mesh: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
+        **lab: Any,
+    ) -> None:
         self.lab = Lab(hypervisors, **lab)
         self.options = options
         self.mesh = mesh or {}
@@ -55,6 +62,8 @@ class Cloud:
             for hypervisor in self.hypervisors():
                 self.wait_active("hypervisors", hypervisor["id"])
         except BaseException:
+            if hasattr(self, "controller"):
+                print(self.controller.tail(80))
             self.__exit__(None, None, None)
             raise
         return self

@@ -35,7 +35,9 @@ def novanet() -> Iterator[NovaNet]:
 
 def work(novanet: NovaNet) -> Counter[str]:
     """What the controller has done until now: owners compiled by kind, and messages sent."""
-    compiled = {f"compiled {owner}": count for owner, count in novanet.counts("novanet_owners_compiled_total", "owner").items()}
+    compiled = {
+        f"compiled {owner}": count for owner, count in novanet.counts("novanet_owners_compiled_total", "owner").items()
+    }
     return Counter(compiled | {name: novanet.counter(f"novanet_{name}_total") for name in SENT})
 
 
@@ -64,7 +66,12 @@ def test_one_more_port_compiles_only_what_depends_on_it(novanet: NovaNet) -> Non
     novanet.realise_port(port)
     done = work(novanet) - before
     # the port on each hypervisor of its network, and the network's broadcast where the port is
-    assert done == {"compiled port": HYPERVISORS, "compiled network": 1, "flows_sent": done["flows_sent"], "groups_sent": 1}
+    assert done == {
+        "compiled port": HYPERVISORS,
+        "compiled network": 1,
+        "flows_sent": done["flows_sent"],
+        "groups_sent": 1,
+    }
     grown = [now - then for now, then in zip(workload.flows_per_hypervisor(novanet.lab), flows, strict=True)]
     assert sum(grown) == done["flows_sent"]
     assert grown[0] == grown[2] < grown[1], "the others only have to find it"
@@ -88,4 +95,6 @@ def test_a_port_that_is_not_plugged_costs_the_switches_nothing(novanet: NovaNet)
     novanet.delete_port(port)
     novanet.wait_settled()
     done = work(novanet) - before
-    assert {name for name, count in done.items() if count} <= {"compiled port"}, "its flows are looked for, and there are none"
+    assert {name for name, count in done.items() if count} <= {"compiled port"}, (
+        "its flows are looked for, and there are none"
+    )

@@ -91,7 +91,8 @@ class EngineController(Controller):
     def synced(self, name: str) -> dict[str, Any]:
         """Wait until the bridge was compared and has confirmed everything; returns its state."""
         state: dict[str, Any] = until(
-            lambda: self._settled_state(name), lambda: f"{name} is in sync: {self.call('state', name)}\n{self.log[-3000:]}"
+            lambda: self._settled_state(name),
+            lambda: f"{name} is in sync: {self.call('state', name)}\n{self.log[-3000:]}",
         )
         return state
 
@@ -100,7 +101,9 @@ class EngineController(Controller):
         return state if state["synced"] and not state["pending"] and not state["in_flight"] else None
 
 
-def flow(number: int, register: int | None = None, network: int = 1, priority: int = 100, goto: int = TABLE + 1) -> Flow:
+def flow(
+    number: int, register: int | None = None, network: int = 1, priority: int = 100, goto: int = TABLE + 1
+) -> Flow:
     """Flow ``number`` of the shape metadata + ipv4_dst -> set register, goto."""
     value = number if register is None else register
     matched = match(f.ETH_TYPE(f.IPV4), f.NETWORK(network), f.IPV4_DST(0x0A000000 + number))

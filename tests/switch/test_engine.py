@@ -59,9 +59,17 @@ def bridge(bridges: Bridges, controller: EngineController) -> Iterator[str]:
 
 EVERYTHING = [
     flow(1),
-    Flow(TABLE, 90, match(f.ETH_TYPE(f.IPV6)), (copy(f.IN_PORT_KEY, f.OUT_PORT_KEY), set_bits(f.FROM_TUNNEL, 1)), TABLE + 1),
+    Flow(
+        TABLE,
+        90,
+        match(f.ETH_TYPE(f.IPV6)),
+        (copy(f.IN_PORT_KEY, f.OUT_PORT_KEY), set_bits(f.FROM_TUNNEL, 1)),
+        TABLE + 1,
+    ),
     Flow(TABLE, 80, match(f.IN_PORT(1)), (group(7),), meter=9),
-    Flow(TABLE, 70, match(f.TUN_SRC(0x0A000001)), (set_field(f.TUN_OPTION, 0x0000000500000006), output(1)), metadata=77),
+    Flow(
+        TABLE, 70, match(f.TUN_SRC(0x0A000001)), (set_field(f.TUN_OPTION, 0x0000000500000006), output(1)), metadata=77
+    ),
     Flow(TABLE + 1, 0, b""),
     Group(7, "all", (Bucket((output(1),)), Bucket((output(2),)))),
     Meter(9, 1000, 100),
@@ -70,7 +78,13 @@ EVERYTHING = [
 
 @pytest.mark.parametrize(
     ("protocols", "version"),
-    [("OpenFlow13", "1.3"), ("OpenFlow14", "1.4"), ("OpenFlow15", "1.5"), (ALL_VERSIONS, "1.5"), ("OpenFlow10,OpenFlow13", "1.3")],
+    [
+        ("OpenFlow13", "1.3"),
+        ("OpenFlow14", "1.4"),
+        ("OpenFlow15", "1.5"),
+        (ALL_VERSIONS, "1.5"),
+        ("OpenFlow10,OpenFlow13", "1.3"),
+    ],
 )
 def test_each_version(bridges: Bridges, start: Start, protocols: str, version: str) -> None:
     """Whatever there is goes in, is read back as it was sent by the next controller, and goes out again."""
@@ -106,7 +120,9 @@ def test_each_version(bridges: Bridges, start: Start, protocols: str, version: s
 def test_openflow_10_only_is_said(bridges: Bridges, controller: EngineController) -> None:
     bridges.add("old", controller, "OpenFlow10")
     try:
-        state = until(lambda: (s := controller.call("state", "old")) and "OpenFlow" in s["error"] and s, "the refusal is known")
+        state = until(
+            lambda: (s := controller.call("state", "old")) and "OpenFlow" in s["error"] and s, "the refusal is known"
+        )
         assert not state["connected"]
         assert "OpenFlow 1.0 only" in state["error"]
         assert "OpenFlow13" in state["error"]
@@ -206,7 +222,9 @@ def test_a_batch_is_atomic(bridges: Bridges, controller: EngineController, bridg
     assert "in_port=3" in text
     assert controller.call("error", bridge, good) == ""
     assert controller.counters()["bundle_errors"] == before["bundle_errors"] + 1
-    assert set(bridges.flows(bridge)) == {f"{TABLE},priority=100,ip,metadata=0x1,nw_dst=10.0.0.{n}" for n in range(100, 110)}
+    assert set(bridges.flows(bridge)) == {
+        f"{TABLE},priority=100,ip,metadata=0x1,nw_dst=10.0.0.{n}" for n in range(100, 110)
+    }
 
     controller.call("put", bridge, {bad: flows(10)})
     controller.settled(bridge, bad)
@@ -319,9 +337,11 @@ def test_what_others_delete_and_add_is_healed(bridges: Bridges, start: Start) ->
         bridges.ofctl("mod-flows", "heal", f"table={TABLE + 1},actions=normal")
         bridges.ofctl("del-groups", "heal", version="OpenFlow15")
         until(
-            lambda: bridges.count("heal") == 5
-            and bridges.flows("heal")[f"{TABLE + 1},priority=0"]["actions"] == "drop"
-            and "group_id=7" in bridges.ofctl("dump-groups", "heal", version="OpenFlow15"),
+            lambda: (
+                bridges.count("heal") == 5
+                and bridges.flows("heal")[f"{TABLE + 1},priority=0"]["actions"] == "drop"
+                and "group_id=7" in bridges.ofctl("dump-groups", "heal", version="OpenFlow15")
+            ),
             "additions and modifications are undone",
         )
         assert controller.counters()["resyncs"] == 1
@@ -352,7 +372,9 @@ def test_role_with_an_older_term_stays_silent(bridges: Bridges, start: Start) ->
         loser.settled("role", OWNER)
         assert bridges.count("role") == 9
         winner.call("put", "role", {OWNER: flows(5)})
-        until(lambda: "taken the bridge over" in winner.call("state", "role")["error"], "the former winner falls silent")
+        until(
+            lambda: "taken the bridge over" in winner.call("state", "role")["error"], "the former winner falls silent"
+        )
         assert bridges.count("role") == 9
     finally:
         bridges.remove("role")
@@ -366,7 +388,9 @@ def test_ordinary_apps_get_their_messages(bridges: Bridges, controller: EngineCo
     dpid = bridges.dpid(bridge)
     controller.call("send", dpid, "OFPDescStatsRequest", 0)
     until(lambda: controller.call("get", "seen") == ["OFPDescStatsReply"], "the reply arrives")
-    bridges.ofctl("packet-out", bridge, "in_port=LOCAL packet=" + "02" * 12 + "9999" + "00" * 46 + " actions=controller")
+    bridges.ofctl(
+        "packet-out", bridge, "in_port=LOCAL packet=" + "02" * 12 + "9999" + "00" * 46 + " actions=controller"
+    )
     until(lambda: controller.call("get", "seen") == ["OFPDescStatsReply", "OFPPacketIn"], "the packet-in arrives")
     assert controller.call("get", "punts") == [bridge]
 

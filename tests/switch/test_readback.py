@@ -349,7 +349,7 @@ def test_a_discarded_bundle_changes_nothing(speaker: Speaker) -> None:
     bundle, xid = next(xids), next(xids)
     opened = wire.read(speaker.ask(wire.bundle_control(version, bundle, bundle, wire.Bundle.OPEN)))
     assert isinstance(opened, wire.BundleReply) and opened[:2] == (bundle, wire.Bundle.OPEN + 1)
-    speaker.send(wire.bundle_add(version, xid, bundle, wire.flow_add(key, body, version, xid)))
+    speaker.send(b"".join(wire.bundle_adds(version, bundle, [wire.flow_add(key, body, version, xid)])))
     done = wire.read(speaker.ask(wire.bundle_control(version, next(xids), bundle, wire.Bundle.DISCARD)))
     assert isinstance(done, wire.BundleReply) and done[:2] == (bundle, wire.Bundle.DISCARD + 1)
     assert not speaker.flows()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -101,3 +102,34 @@ def problem(answer: requests.Response, status: int, field: str | None = None) ->
     assert body.get("field") == field, body
     assert isinstance(body["detail"], str) and body["detail"]
     return str(body["detail"])
+
+
+def connect(rest: RestServer, timeout: float = 20) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", rest.port), timeout)
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    found = b""
+    while True:
+        try:
+            piece = connection.recv(65536)
+        except ConnectionResetError:
+            return found
+        if not piece:
+            return found
+        found += piece
+
+
+def memory(pid: int, field: str = "VmHWM") -> int:
+    """Bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(field)
+
+
+def still_serves(rest: RestServer) -> None:
+    answer = rest("POST", "/v1/networks", {})
+    assert answer.status_code == 201
+    assert rest("GET", f"/v1/networks/{answer.json()['id']}").status_code == 200

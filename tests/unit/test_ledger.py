@@ -231,6 +231,9 @@ def test_steps_not_taken_leave_the_old_and_what_was_got_so_far() -> None:
     with pytest.raises(ValueError):
         list(ledger.put_steps(A, [*(flow(n) for n in range(60, 75)), flow(50, goto=6)], 1, size=10))
     assert ledger.flows == 22
+    with pytest.raises(ValueError, match=r"goto:5.*goto:6"):
+        list(ledger.put_steps(C, [*(flow(n) for n in range(80, 95)), flow(80, goto=6)], 1, size=10))
+    assert len(ledger.put(C, [], 1)) == 10
     assert len(ledger.put(A, [flow(1)], 1)) == 20
     assert (ledger.flows, ledger.owners) == (2, 2)
 
@@ -271,22 +274,31 @@ def test_changes_while_the_bridge_is_read_are_kept() -> None:
     }
 
 
-def test_a_flow_takes_few_bytes() -> None:
+def test_a_flow_takes_few_bytes_even_when_it_is_put_again() -> None:
+    number = 20_000
     tracemalloc.start()
     try:
         ledger = Ledger(4)
         before, _ = tracemalloc.get_traced_memory()
-        rules = (
-            Flow(3, 7, match(f.NETWORK(7), f.ETH_TYPE(f.IPV4), f.IPV4_DST(n)), (set_field(f.OUT_PORT_KEY, n),), goto=5)
-            for n in range(20_000)
-        )
-        for delta in ledger.put_steps(A, list(rules), 1):
-            del delta
+        for _ in range(3):
+            rules = [
+                Flow(
+                    3,
+                    7,
+                    match(f.NETWORK(7), f.ETH_TYPE(f.IPV4), f.IPV4_DST(n)),
+                    (set_field(f.OUT_PORT_KEY, n),),
+                    goto=5,
+                )
+                for n in range(number)
+            ]
+            for _ in ledger.put_steps(A, rules, 1):
+                pass
         del rules
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (after - before) / 20_000 < 450
+    assert ledger.flows == number
+    assert (after - before) / number < 250
 
 
 # --- against a model ---------------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ def two_networks(**mesh: object) -> World:
     for n in range(6):
         ips = (f"10.0.0.{n + 1}", f"fd00::{n + 1}")
         pairs = (AddressPair("10.9.0.0/24"), AddressPair("fd09::9", "00:00:5e:00:02:01")) if n == 2 else ()
-        world.port(f"p{n}", "ab"[n % 2], on=f"h{n % 3 + 1}", ips=ips, allowed_address_pairs=pairs, port_security_enabled=n != 3)
+        world.port(
+            f"p{n}", "ab"[n % 2], on=f"h{n % 3 + 1}", ips=ips, allowed_address_pairs=pairs, port_security_enabled=n != 3
+        )
     return world
 
 
@@ -92,3 +94,16 @@ def test_without_the_overlay_nothing_goes_through_tunnels() -> None:
     rules = compile_all(two_networks(), "h1", features=(SWITCHING, SERVICES))
     flows = [rule for rule in rules if isinstance(rule, Flow) and rule.priority != tables.MISS]
     assert not [flow for flow in flows if tables.PIPELINE[flow.table].feature == "overlay"]
+
+
+def test_broadcast_to_very_many_is_spread_over_groups_that_fit_a_message() -> None:
+    world = World(1)
+    world.network("a", 1)
+    for n in range(2100):
+        world.port(f"p{n}", "a", on="h1")
+    groups = [rule for rule in compile_all(world, "h1") if isinstance(rule, Group)]
+    assert [(rule.id, len(rule.buckets)) for rule in groups] == [(1, 1000), (1 | 1 << 25, 1000), (1 | 2 << 25, 100)]
+    [flood] = [
+        r for r in compile_all(world, "h1") if isinstance(r, Flow) and r.table == tables.FLOOD.number and r.priority
+    ]
+    assert len(flood.actions) == 3

@@ -197,11 +197,20 @@ def test_clients_are_bounded_and_forgotten(rest: RestServer) -> None:
         rest.evaluate("setattr(modules['novanet_apps.rest.events'], 'MAX_CLIENTS', 256)")
 
 
-def test_nobody_watching_costs_nothing(rest: RestServer) -> None:
+def test_statuses_are_looked_at_only_while_somebody_watches(rest: RestServer) -> None:
+    rest.make("/v1/hypervisors", name=f"hv-{uuid4().hex[:6]}")
+
+    def looks() -> int:
+        before = rest.evaluate("core.reconciler.asked")
+        rest.evaluate("sleep(0.3)")
+        return int(rest.evaluate("core.reconciler.asked") - before)
+
+    with Follower(rest) as follower:
+        follower.next()
+        assert looks() > 0
     wait_for(rest, "api.counters.event_clients", 0)
     wait_for(rest, "api.events._feed._running", False)
-    before = rest.evaluate("core.reconciler.asked")
-    assert rest.evaluate("core.reconciler.asked") == before
+    assert looks() == 0
 
 
 def wait_for(rest: RestServer, expression: str, value: object) -> None:

@@ -64,19 +64,25 @@ def step(world: World, rng: random.Random, number: int) -> list:
         gone = world.unplug(port.id) if rng.random() < 0.5 else []
         return gone + world.apply(Edit("port", port.id, None))
     if choice == 7:
-        changed = {"admin_state_up": not port.admin_state_up} if rng.random() < 0.5 else {"port_security_enabled": False}
+        changed = (
+            {"admin_state_up": not port.admin_state_up} if rng.random() < 0.5 else {"port_security_enabled": False}
+        )
         return world.apply(Edit("port", port.id, replace(port, **changed)))
     if choice == 8:
         network = topology.get("network", rng.choice(["a", "b"]))
         return world.apply(Edit("network", network.id, replace(network, admin_state_up=not network.admin_state_up)))
     if choice == 9:
         hypervisor = topology.get("hypervisor", rng.choice(HYPERVISORS))
-        return world.apply(Edit("hypervisor", hypervisor.id, replace(hypervisor, tunnel_ip=f"192.168.60.{number % 250}")))
+        return world.apply(
+            Edit("hypervisor", hypervisor.id, replace(hypervisor, tunnel_ip=f"192.168.60.{number % 250}"))
+        )
     if rng.random() < 0.3:
         kind = rng.choice(["geneve", "vxlan"])
         return world.apply(Edit("tunnel-mesh", "mesh", TunnelMesh(id="mesh", tunnel_type=kind)))
     bridge = topology.get("bridge", rng.choice(HYPERVISORS))
-    return world.apply(Edit("bridge", bridge.hypervisor_id, replace(bridge, tunnel_ofport=rng.choice([1000, 1001, None]))))
+    return world.apply(
+        Edit("bridge", bridge.hypervisor_id, replace(bridge, tunnel_ofport=rng.choice([1000, 1001, None])))
+    )
 
 
 def replace(obj, **fields):
@@ -126,7 +132,9 @@ def test_an_ofport_compiles_the_port_on_its_own_hypervisor_only() -> None:
 def test_a_name_compiles_nothing() -> None:
     world = large_world(30)
     port = world.topology.get("port", "p1")
-    assert not set(scope.dirty(world.topology, world.apply(Edit("port", "p1", replace(port, name="web", host_id="h1")))))
+    assert not set(
+        scope.dirty(world.topology, world.apply(Edit("port", "p1", replace(port, name="web", host_id="h1"))))
+    )
 
 
 def test_a_hypervisor_gets_only_networks_it_has() -> None:

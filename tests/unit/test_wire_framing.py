@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(
     stream = b"".join(message(*one) for one in sent)
     framer = Framer()
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    got = [one for start, end in zip(edges, edges[1:], strict=False) for one in framer.feed(stream[start:end])]
+    got = [one for start, end in itertools.pairwise(edges) for one in framer.feed(stream[start:end])]
     assert got == [Message(*one) for one in sent]
 
 

@@ -265,7 +265,7 @@ def test_bundles(version, bundle, xid, what, cookie):  # type: ignore[no-untyped
         match=ryu.parser.OFPMatch(), instructions=[],
     )  # fmt: skip
     key, body = wire.encode_flow(Flow(0, 1, b""), version, cookie)
-    mine = wire.bundle_add(version, xid, bundle, wire.flow_add(key, body, version, xid))
+    mine = b"".join(wire.bundle_adds(version, bundle, [wire.flow_add(key, body, version, xid)]))
     assert mine == ryu.bytes(add(ryu.datapath, bundle, int(BUNDLE_FLAGS), inner, []), xid)
 
 

@@ -10,7 +10,9 @@ from topology.model import AddressPair, Bridge, FixedIp, Hypervisor, Network, Po
 class World:
     """A graph with ``hypervisors`` h1, h2 … that are all connected, and methods that add to it."""
 
-    def __init__(self, hypervisors: int = 3, *, tunnel_type: str = "geneve", ipv6: bool = False, **mesh: object) -> None:
+    def __init__(
+        self, hypervisors: int = 3, *, tunnel_type: str = "geneve", ipv6: bool = False, **mesh: object
+    ) -> None:
         self.topology = Topology()
         self.apply(Edit("tunnel-mesh", "mesh", TunnelMesh(id="mesh", tunnel_type=tunnel_type, **mesh)))
         for n in range(1, hypervisors + 1):
@@ -29,7 +31,9 @@ class World:
         self.apply(Edit("network", id, Network(id=id, vni=vni, **fields)))
         self.apply(Edit("subnet", f"{id}-4", Subnet(id=f"{id}-4", network_id=id, cidr="10.0.0.0/16")))
 
-    def port(self, id: str, network: str, on: str | None = None, ips: tuple[str, ...] = (), **fields: object) -> list[Change]:
+    def port(
+        self, id: str, network: str, on: str | None = None, ips: tuple[str, ...] = (), **fields: object
+    ) -> list[Change]:
         """A port with the next key; its MAC address and, unless ``ips`` are given, its address follow from the key."""
         self._keys += 1
         key = self._keys

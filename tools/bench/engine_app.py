@@ -1,12 +1,13 @@
 """The Ryu app that benchmarks of the flow engine drive: one JSON command a line on a unix socket, one answer a line.
 
-    {"do": "install", "count": N, "owners": M, "prepared": true}    -> {"seconds": …}, from put to confirmation
-    {"do": "remove"}    take everything away again    {"do": "ryu_loop", "count": N}    the same by Ryu's OFPFlowMod
-    {"do": "state"}     the engine's state of the bridge       {"do": "counters"}
+{"do": "install", "first": A, "count": N, "owners": M, "prepared": true}    -> {"seconds": …}, from put to confirmation
+{"do": "remove"}    take everything away again    {"do": "ryu_loop", "count": N}    the same by Ryu's OFPFlowMod
+{"do": "state"}     the engine's state of the bridge
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -55,6 +56,8 @@ class BenchApp(app_manager.RyuApp):
     def start(self) -> Any:
         thread = super().start()
         self.engine.start()
+        gc.freeze()  # as novanet_apps.core does
+        gc.set_threshold(50_000, 50, 1000)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(os.environ["NOVANET_BENCH_CONTROL"])
         listener.listen(1)
@@ -80,14 +83,12 @@ class BenchApp(app_manager.RyuApp):
     def state(self) -> dict[str, Any]:
         return self.engine.state(HYPERVISOR)
 
-    def counters(self) -> dict[str, int]:
-        return vars(self.engine.counters)
-
-    def install(self, count: int, owners: int, prepared: bool) -> dict[str, float]:
+    def install(self, first: int, count: int, owners: int, prepared: bool) -> dict[str, float]:
         """Seconds from the first put to the confirmation of the last owner; with the making of the values or without."""
         share = count // owners
-        spans = [(("port", str(n)), range(n * share, (n + 1) * share)) for n in range(owners)]
-        self._owners = [owner for owner, _ in spans]
+        starts = range(first, first + count, share)
+        spans = [(("port", str(start)), range(start, start + share)) for start in starts]
+        self._owners += [owner for owner, _ in spans]
         ready: dict[Owner, list[Rule]] = {}
         if prepared:
             ready = {owner: [flow(number) for number in span] for owner, span in spans}
@@ -102,7 +103,7 @@ class BenchApp(app_manager.RyuApp):
                 eventlet.sleep(0)
                 if n >= AHEAD:
                     self._wait(spans[n - AHEAD][0])
-        for owner in self._owners:
+        for owner, _ in spans:
             self._wait(owner)
         return {"seconds": time.perf_counter() - began, "loop_lag_ms": self.engine.counters.loop_lag_ms_max}
 
@@ -111,6 +112,7 @@ class BenchApp(app_manager.RyuApp):
         self.engine.put(HYPERVISOR, {owner: [] for owner in self._owners})
         for owner in self._owners:
             self._wait(owner)
+        self._owners = []
         return {"seconds": time.perf_counter() - began}
 
     def ryu_loop(self, count: int) -> dict[str, float]:
@@ -120,9 +122,7 @@ class BenchApp(app_manager.RyuApp):
         began = time.perf_counter()
         for number in range(count):
             matched = parser.OFPMatch(eth_type=f.IPV4, metadata=number % NETWORKS + 1, ipv4_dst=FIRST_ADDRESS + number)
-            apply = parser.OFPInstructionActions(
-                ofproto.OFPIT_APPLY_ACTIONS, [parser.OFPActionSetField(reg1=number)]
-            )
+            apply = parser.OFPInstructionActions(ofproto.OFPIT_APPLY_ACTIONS, [parser.OFPActionSetField(reg1=number)])
             instructions = [apply, parser.OFPInstructionGotoTable(GOTO)]
             datapath.send_msg(
                 parser.OFPFlowMod(datapath, table_id=TABLE, priority=PRIORITY, match=matched, instructions=instructions)

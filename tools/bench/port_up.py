@@ -33,6 +33,7 @@ from tools.lab.hypervisor import Hypervisor
 from tools.lab.lab import Lab
 from tools.lab.vm import VM
 
+PRODUCTS: tuple[Callable[[Lab], Cloud], ...] = (NovaNet, Ovn)
 REPETITIONS = int(os.environ.get("NOVANET_BENCH_REPETITIONS", "30"))
 LOADS = (0, 1000)
 """Ports that are present beside those measured."""
@@ -52,16 +53,16 @@ class Side(NamedTuple):
     target_ip: str
 
 
-def run() -> None:
-    """Measure and print; raises LabError when a side does not work."""
+def main() -> int:
+    """Measure and print; 0 when done. Raises LabError when a side does not work."""
     for load in LOADS:
         with ExitStack() as stack:
             sides = [
-                _prepare(stack.enter_context(make(stack.enter_context(Lab(HYPERVISORS)))), load)
-                for make in (NovaNet, Ovn)
+                _prepare(stack.enter_context(make(stack.enter_context(Lab(HYPERVISORS)))), load) for make in PRODUCTS
             ]
             for case, way in WAYS.items():
                 _report(case, load, _interleaved(sides, way))
+    return 0
 
 
 def _report(case: str, load: int, times: dict[str, list[float]]) -> None:

@@ -57,8 +57,8 @@ class Figures:
         return median([mib for name, mib in self.memory.items() if name.startswith("ovs-vswitchd")])
 
 
-def run() -> None:
-    """Measure and print; raises LabError when a side does not get there."""
+def main() -> int:
+    """Measure and print; 0 when done. Raises LabError when a side does not get there."""
     one_more: dict[int, float] = {}
     for size in SIZES:
         sides = [(NovaNet, Figures())] + ([(Ovn, Figures())] if size <= OVN_LIMIT else [])
@@ -78,6 +78,7 @@ def run() -> None:
             "ms",
             higher_is_better=False,
         )
+    return 0
 
 
 def _report(size: int, ours: Figures, theirs: Figures | None = None) -> None:

@@ -89,8 +89,19 @@ class Bench:
         processes.until((d / "db.sock").exists, "ovsdb-server listens")
         vsctl = ("ovs-vsctl", "-t", "20", f"--db=unix:{d}/db.sock")
         self.ovs(*vsctl, "--no-wait", "init")
-        self._vswitchd = self._spawn("ovs-vswitchd", f"unix:{d}/db.sock", f"--unixctl={d}/vswitchd.ctl", "--disable-system")
-        command = [sys.executable, "-c", RYU_MANAGER, "--openflow-listen", f"punix:{d}/of", "--audit-interval", "0", APP]
+        self._vswitchd = self._spawn(
+            "ovs-vswitchd", f"unix:{d}/db.sock", f"--unixctl={d}/vswitchd.ctl", "--disable-system"
+        )
+        command = [
+            sys.executable,
+            "-c",
+            RYU_MANAGER,
+            "--openflow-listen",
+            f"punix:{d}/of",
+            "--audit-interval",
+            "0",
+            APP,
+        ]
         self._controller = self._launch(command, {"NOVANET_BENCH_CONTROL": f"{d}/control", "PYTHONPATH": str(ROOT)})
         processes.until((d / "control").exists, "the controller starts", timeout=60)
         connection = socket.socket(socket.AF_UNIX)

@@ -167,7 +167,7 @@ def filters(arguments: argparse.Namespace, cls: type[Object], client: Client) ->
 def unset(names: list[str], cls: type[Object]) -> dict[str, None]:
     """The fields that are to have their default again. Raises CliError."""
     known = {field.option.lstrip("-"): field.name for field in fields(cls) if field.writable and field.changeable}
-    found = {}
+    found: dict[str, None] = {}
     for name in names:
         plain = name.lstrip("-").replace("_", "-").removesuffix("-id")
         if plain not in known:
