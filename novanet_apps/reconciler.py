@@ -155,13 +155,10 @@ class Reconciler:
 
     def status(self, kind: str, id: str) -> Status:
         """BUILD until every concerned hypervisor has confirmed; then ACTIVE, or DOWN for a port that is not plugged."""
-        return self._judge(kind, id)[0]
+        return self.judge(kind, id)[0]
 
-    def why(self, kind: str, id: str) -> list[str]:
-        """What keeps the object from being ACTIVE, and what is odd about it."""
-        return self._judge(kind, id)[1]
-
-    def _judge(self, kind: str, id: str) -> tuple[Status, list[str]]:
+    def judge(self, kind: str, id: str) -> tuple[Status, list[str]]:
+        """The status, with what keeps the object from being ACTIVE and what is odd about it."""
         reasons = list(self.mtu.about(kind, id))
         if kind == "port" and self.core.topology.location(id) is None:
             return "DOWN", [*reasons, "not plugged: no hypervisor has an interface with this iface-id"]
@@ -202,9 +199,9 @@ class Reconciler:
 
     def _absent(self, hypervisor: str) -> str:
         """Why a hypervisor cannot confirm anything now; empty when it can."""
-        if not self.core.hypervisors.state(hypervisor).get("connected"):
+        if not self.core.hypervisors.connected(hypervisor):
             return "no OVSDB connection"
-        if not self.core.engine.state(hypervisor).get("connected"):
+        if not self.core.engine.connected(hypervisor):
             return "no OpenFlow connection"
         return ""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 from ipaddress import ip_network
 
-from topology.model import Port
+from topology.model import AddressPair, FixedIp, Port
 
 from . import fields as f
 
@@ -37,27 +38,37 @@ class Prefixes:
             family.append(pair)
 
 
+def addresses_of(port: Port) -> PortAddresses:
+    """The addresses of a port; kept for a while, since several features on several hypervisors ask."""
+    return _addresses(port.mac_address or "", port.fixed_ips or (), port.allowed_address_pairs)
+
+
+@lru_cache(maxsize=4096)
+def _addresses(mac: str, fixed_ips: tuple[FixedIp, ...], pairs: tuple[AddressPair, ...]) -> PortAddresses:
+    return PortAddresses(mac, fixed_ips, pairs)
+
+
 class PortAddresses:
-    """What follows from a port's MAC address, fixed addresses and allowed address pairs."""
+    """What follows from a port's MAC address, fixed addresses and allowed address pairs. Not to be changed."""
 
     __slots__ = ("allowed", "foreign_macs", "mac", "v4", "v6")
 
-    def __init__(self, port: Port) -> None:
-        self.mac = f.mac(port.mac_address or "")
+    def __init__(self, mac: str, fixed_ips: tuple[FixedIp, ...], pairs: tuple[AddressPair, ...]) -> None:
+        self.mac = f.mac(mac)
         self.v4: list[int] = []
         self.v6: list[int] = []
         """Addresses the port answers for, the link-local one included."""
         self.allowed: defaultdict[int, Prefixes] = defaultdict(Prefixes)
         """What the port may send from, by source MAC."""
-        for fixed in port.fixed_ips or ():
+        for fixed in fixed_ips:
             text = fixed.ip_address or ""
             (self.v6 if ":" in text else self.v4).append(f.ip(text))
             self.allowed[self.mac].add(text)
-        for pair in port.allowed_address_pairs:
+        for pair in pairs:
             self.allowed[f.mac(pair.mac_address) if pair.mac_address else self.mac].add(pair.ip_address)
         self.foreign_macs = sorted(set(self.allowed) - {self.mac})
-        for mac, prefixes in self.allowed.items():
+        for sender, prefixes in self.allowed.items():
             if prefixes.v6:
-                prefixes.v6.append((link_local(mac), None))
+                prefixes.v6.append((link_local(sender), None))
         if self.v6:
             self.v6.append(link_local(self.mac))

@@ -12,7 +12,7 @@ from topology.model import Network, Port
 
 from . import fields as f
 from . import tables as t
-from .addresses import PortAddresses
+from .addresses import addresses_of
 from .flow import IN_PORT_RESERVED, Flow, Rule, copy, match, output, set_field
 
 OWN, ANSWER = 200, 100
@@ -54,7 +54,7 @@ def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
         return
     if hypervisor not in topology.hypervisors_of(obj.network_id):
         return
-    addresses = PortAddresses(obj)
+    addresses = addresses_of(obj)
     here = location == hypervisor
     for address in addresses.v4:
         yield _answer_arp(net.vni, address, addresses.mac)

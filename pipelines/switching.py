@@ -9,7 +9,7 @@ from topology.model import Network, Port
 
 from . import fields as f
 from . import tables as t
-from .addresses import PortAddresses
+from .addresses import PortAddresses, addresses_of
 from .flooding import copies
 from .flow import Bucket, Flow, Rule, match, output, resubmit, set_field
 
@@ -65,7 +65,7 @@ def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
     location = topology.location(port_id)
     if net is None or net.vni is None or not net.admin_state_up or location is None:
         return
-    addresses = PortAddresses(obj)
+    addresses = addresses_of(obj)
     if location == hypervisor:
         yield from _plug(topology, obj, net.vni)
         yield from _port_security(obj, addresses)

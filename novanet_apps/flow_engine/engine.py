@@ -102,6 +102,11 @@ class FlowEngine:
         bridge = self._bridges.get(hypervisor_id)
         return "" if bridge is None else bridge.error(owner)
 
+    def connected(self, hypervisor_id: str) -> bool:
+        """Whether the hypervisor's bridge is connected; cheap, unlike ``state``."""
+        bridge = self._bridges.get(hypervisor_id)
+        return bridge is not None and bridge.connected
+
     def state(self, hypervisor_id: str) -> dict[str, Any]:
         """What is known of a bridge: ``connected``, ``version``, ``synced``, ``pending`` (owners), ``error`` …"""
         bridge = self._bridges.get(hypervisor_id)

@@ -127,7 +127,8 @@ class Outbox:
         """Confirm a load's owners when all of it has landed."""
         if not load.done or self._failures.first is not None:
             return
-        confirmed = [owner for owner in load.owners if self._pending.get(owner) == load.number]
+        # An owner put again while its load was on its way, with nothing new to send, was charged to that load twice.
+        confirmed = [owner for owner in dict.fromkeys(load.owners) if self._pending.get(owner) == load.number]
         for owner in confirmed:
             del self._pending[owner]
             self._failures.forget(owner)

@@ -106,12 +106,17 @@ class Host:
             return
         self.session.transact(desired.forget(self._desired(), self.session.rows, self.seen), TRANSACTION_TIMEOUT)
 
+    @property
+    def connected(self) -> bool:
+        """Whether the session is up, with the hypervisor that is meant."""
+        return self.session.connected and not self._was_other
+
     def state(self) -> dict[str, Any]:
         """What `novanet status` shows; times are seconds since 1970."""
         bridge = self._row("Bridge", self.seen.bridge)
         controllers = read(bridge, "controller") if bridge is not None else []
         return {
-            "connected": self.session.connected and not self._other_system(),
+            "connected": self.connected,
             "since": self._since,
             "error": self.session.error,
             "address": self.hypervisor.ovsdb,

@@ -111,6 +111,11 @@ class Hypervisors:
         host = self._hosts.get(hypervisor_id)
         return host.state() if host is not None else {"connected": False, "error": "no such hypervisor"}
 
+    def connected(self, hypervisor_id: str) -> bool:
+        """Whether there is a session with the hypervisor's own OVSDB; cheap, unlike ``state``."""
+        host = self._hosts.get(hypervisor_id)
+        return host is not None and host.connected
+
     # --- the graph's hypervisors -----------------------------------------------------------------------------------
 
     def _hypervisor_changed(self, id: str, old: Hypervisor | None, new: Hypervisor | None) -> None:

@@ -99,4 +99,4 @@ class StatusFeed:
         return True
 
     def _judge(self, kind: str, id: str) -> tuple[str, list[str]]:
-        return self._core.reconciler.status(kind, id), self._core.reconciler.why(kind, id)
+        return self._core.reconciler.judge(kind, id)

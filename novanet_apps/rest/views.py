@@ -55,8 +55,7 @@ class Views:
                 shown["mtu"] = self.core.reconciler.network_mtu(obj)
             case Subnet():
                 shown["ip_version"] = 6 if ":" in obj.cidr else 4
-        shown["status"] = self.core.reconciler.status(kind, obj.id)
-        shown["status_reason"] = self.core.reconciler.why(kind, obj.id)
+        shown["status"], shown["status_reason"] = self.core.reconciler.judge(kind, obj.id)
         return shown
 
     # --- the whole -----------------------------------------------------------------------------------------------
@@ -72,10 +71,15 @@ class Views:
         return {
             "healthy": bool(store["ready"] and store["connected"] and not bad and not warnings),
             "store": store if everything else {name: store[name] for name in ("ready", "connected")},
+            "unknown": self._unknown() if everything else {},
             "hypervisors": sorted(hypervisors, key=lambda shown: (shown["name"], shown["id"])),
             "objects": census,
             "warnings": warnings,
         }
+
+    def _unknown(self) -> dict[str, Any]:
+        """Who connects although no hypervisor says so: by OVSDB (system-id -> why it is refused), by OpenFlow."""
+        return {"ovsdb": dict(self.core.hypervisors.unknown), "openflow": self.core.engine.unknown()}
 
     def census(self, project: str | None) -> dict[str, dict[str, int]]:
         """How many objects of each kind have which status. To count takes at most a tenth of the time: when it is
@@ -96,11 +100,12 @@ class Views:
         return counts
 
     def _hypervisor(self, obj: Any) -> dict[str, Any]:
+        status, reasons = self.core.reconciler.judge("hypervisor", obj.id)
         return {
             "id": obj.id,
             "name": obj.name,
-            "status": self.core.reconciler.status("hypervisor", obj.id),
-            "status_reason": self.core.reconciler.why("hypervisor", obj.id),
+            "status": status,
+            "status_reason": reasons,
             "tunnel_ip": obj.tunnel_ip,
             "ports": len(self.core.topology.ports_on(obj.id)),
             "ovsdb": dict(self.core.hypervisors.state(obj.id)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,15 @@ class Bridges(Switch):
         daemon = self._daemons.pop()
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """vswitchd hangs."""
+        self._daemons[-1].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._daemons[-1].send_signal(signal.SIGCONT)
 
     def start_again(self) -> None:
         for left in self.directory.glob("*.mgmt"):

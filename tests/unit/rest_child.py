@@ -90,9 +90,9 @@ class Reconciler:
         began = self.since.setdefault(id, time.monotonic())
         return "ACTIVE" if said[2] and time.monotonic() - began > float(said[2]) else said[1]
 
-    def why(self, kind: str, id: str) -> list[str]:
+    def judge(self, kind: str, id: str) -> tuple[str, list[str]]:
         status = self.status(kind, id)
-        return [] if status == "ACTIVE" else [f"it is {status}"]
+        return status, [] if status == "ACTIVE" else [f"it is {status}"]
 
     def settled(self, kind: str, id: str, timeout: float) -> str:
         end = time.monotonic() + timeout
@@ -114,8 +114,12 @@ class ChildCore:
         self.topology = Topology()
         self.store = Store(self)
         self.reconciler = Reconciler(self)
-        self.hypervisors = SimpleNamespace(state=lambda id: {"connected": True, "ovs_version": "3.1.0"})
-        self.engine = SimpleNamespace(state=lambda id: {"connected": False, "error": "no OpenFlow connection"})
+        self.hypervisors = SimpleNamespace(
+            state=lambda id: {"connected": True, "ovs_version": "3.1.0"}, unknown={"hv9": {"reason": "who is that?"}}
+        )
+        self.engine = SimpleNamespace(
+            state=lambda id: {"connected": False, "error": "no OpenFlow connection"}, unknown=lambda: []
+        )
         self._subscribers: list[Any] = []
         self.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH, name="default"))])
 

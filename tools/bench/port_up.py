@@ -2,9 +2,9 @@
 
 A VM is prepared: its namespace, its interface and static neighbours are there, OVS does not know of it. A probe in it
 pings a VM on another hypervisor every 2 ms. Then it is plugged in by one OVSDB transaction, as a VM platform does it,
-and the time counts from the start of that until the first reply. In the cases ``plug`` the port was made before, in
-the cases ``create`` the time starts with the request that makes it. ``vsctl`` is ``plug`` by the ``ovs-vsctl`` command,
-whose own start counts too.
+and the time counts from the start of that until the first packet arrives; and, in the cases ``… and back``, until the
+answer is there too. In the cases ``plug`` the port was made before, in the cases ``create`` the time starts with the
+request that makes it. ``vsctl`` is ``plug`` by the ``ovs-vsctl`` command, whose own start counts too.
 
 NovaNet and OVN stand on labs of their own, both up all the time, and take turns; tunnels are warm.
 """
@@ -45,6 +45,13 @@ SETTLE = 0.15
 """Seconds in which the machine comes to rest before a measurement starts."""
 
 
+class Times(NamedTuple):
+    """Seconds from the start until the first packet arrived, and until its answer did."""
+
+    there: float
+    back: float
+
+
 class Side(NamedTuple):
     """One product with a VM that everyone pings."""
 
@@ -65,15 +72,18 @@ def main() -> int:
     return 0
 
 
-def _report(case: str, load: int, times: dict[str, list[float]]) -> None:
-    for percent in (50, 95):
-        ours, theirs = (percentile(times[name], percent) * 1000 for name in (NovaNet.name, Ovn.name))
-        line("port_up", f"{case} p{percent}, {load:,} ports", ours, Ovn.name, theirs, "ms", higher_is_better=False)
+def _report(case: str, load: int, times: dict[str, list[Times]]) -> None:
+    for end in Times._fields:
+        way = case if end == "there" else f"{case} and back"
+        ours, theirs = ([getattr(each, end) * 1000 for each in times[name]] for name in (NovaNet.name, Ovn.name))
+        for percent in (50, 95):
+            figures = percentile(ours, percent), Ovn.name, percentile(theirs, percent)
+            line("port_up", f"{way} p{percent}, {load:,} ports", *figures, "ms", higher_is_better=False)
 
 
-def _interleaved(sides: list[Side], way: Callable[[Side, PortSpec, VM], float]) -> dict[str, list[float]]:
-    """Seconds of every repetition, by the side's name; the sides take turns, each being first in turn."""
-    times: dict[str, list[float]] = defaultdict(list)
+def _interleaved(sides: list[Side], way: Callable[[Side, PortSpec, VM], Times]) -> dict[str, list[Times]]:
+    """Every repetition's, by the side's name; the sides take turns, each being first in turn."""
+    times: dict[str, list[Times]] = defaultdict(list)
     for repetition in range(REPETITIONS):
         for side in sides if repetition % 2 else reversed(sides):
             times[side.cloud.name].append(_measure(side, next(_SPECS), way))
@@ -107,17 +117,17 @@ def _prepare(cloud: Cloud, load: int) -> Side:
     return side
 
 
-def _measure(side: Side, spec: PortSpec, way: Callable[[Side, PortSpec, VM], float]) -> float:
-    """Seconds from the start to the first reply, for a VM that is made for this and removed afterwards."""
+def _measure(side: Side, spec: PortSpec, way: Callable[[Side, PortSpec, VM], Times]) -> Times:
+    """The times of a VM that is made for this and removed afterwards."""
     hypervisor = _hypervisor(side.cloud, spec)
     vm = hypervisor.prepare(spec.id, spec.mac, [(spec.ip, PREFIX)])
     _introduce(side, vm, spec)
-    start = way(side, spec, vm)
+    times = way(side, spec, vm)
     if way is vsctl:
         hypervisor.vsctl("del-port", "br-int", vm.interface)
     hypervisor.unplug(spec.id)
     side.cloud.delete_port(spec)
-    return start
+    return times
 
 
 def _hypervisor(cloud: Cloud, spec: PortSpec) -> Hypervisor:
@@ -133,23 +143,23 @@ def _introduce(side: Side, vm: VM, spec: PortSpec) -> None:
 # --- ways to plug ------------------------------------------------------------------------------------------------
 
 
-def plug(side: Side, spec: PortSpec, vm: VM) -> float:
+def plug(side: Side, spec: PortSpec, vm: VM) -> Times:
     """The port is there already; the interface comes by one OVSDB transaction."""
     side.cloud.add_port(spec)
-    return _timed(side, vm, lambda: _hypervisor(side.cloud, spec).attach(vm))
+    return _timed(side, vm, spec, lambda: _hypervisor(side.cloud, spec).attach(vm))
 
 
-def create(side: Side, spec: PortSpec, vm: VM) -> float:
+def create(side: Side, spec: PortSpec, vm: VM) -> Times:
     """The port is made, then the interface is plugged."""
 
     def act() -> None:
         side.cloud.add_port(spec)
         _hypervisor(side.cloud, spec).attach(vm)
 
-    return _timed(side, vm, act)
+    return _timed(side, vm, spec, act)
 
 
-def vsctl(side: Side, spec: PortSpec, vm: VM) -> float:
+def vsctl(side: Side, spec: PortSpec, vm: VM) -> Times:
     """The port is there already; the interface comes by ``ovs-vsctl``."""
     side.cloud.add_port(spec)
     interface = vm.interface
@@ -164,25 +174,38 @@ def vsctl(side: Side, spec: PortSpec, vm: VM) -> float:
         interface,
         f"external_ids:iface-id={spec.id}",
     ]
-    return _timed(side, vm, lambda: _hypervisor(side.cloud, spec).vsctl(*command))
+    return _timed(side, vm, spec, lambda: _hypervisor(side.cloud, spec).vsctl(*command))
 
 
-WAYS: dict[str, Callable[[Side, PortSpec, VM], float]] = {"plug": plug, "vsctl": vsctl, "create": create}
+WAYS: dict[str, Callable[[Side, PortSpec, VM], Times]] = {"plug": plug, "vsctl": vsctl, "create": create}
 
 
-def _timed(side: Side, vm: VM, act: Callable[[], Any]) -> float:
-    """Seconds from the start of ``act`` to the first reply that the VM gets; LabError when there is none."""
-    command = [sys.executable, "-IS", str(Path(probe.__file__)), side.target_ip, str(INTERVAL), str(TIMEOUT)]
-    with vm.popen(command, stdout=subprocess.PIPE, text=True) as probing:
-        assert probing.stdout is not None
-        if probing.stdout.readline().strip() != "ready":
-            raise LabError(f"the probe in {vm.name} did not start")
+def _timed(side: Side, vm: VM, spec: PortSpec, act: Callable[[], Any]) -> Times:
+    """How long after the start of ``act`` a packet of the VM arrives at the target, and its answer at the VM."""
+    with ExitStack() as stack:
+        receiver = stack.enter_context(_probe(side.target, "receive", spec.ip, TIMEOUT))
+        sender = stack.enter_context(_probe(vm, "send", side.target_ip, INTERVAL, TIMEOUT))
         time.sleep(SETTLE)
         start = time.monotonic()
         act()
-        answer = probing.stdout.readline().split()
-    if not answer or answer[0] == "none":
+        seen = [_said(probing) for probing in (receiver, sender)]
+    if not all(seen) or "none" in seen:
         raise LabError(
-            f"{side.cloud.name}: no packet got through from {vm.name} within {TIMEOUT:g} s of plugging it in"
+            f"{side.cloud.name}: no packet got from {vm.name} to {side.target.name} and back within {TIMEOUT:g} s of plugging it in"
         )
-    return float(answer[0]) - start
+    return Times(*(float(at) - start for at in seen))
+
+
+def _probe(vm: VM, *arguments: object) -> subprocess.Popen[Any]:
+    """A probe that is at work in a VM."""
+    command = [sys.executable, "-IS", str(Path(probe.__file__)), *map(str, arguments)]
+    probing = vm.popen(command, stdout=subprocess.PIPE, text=True)
+    if _said(probing) != "ready":
+        raise LabError(f"the probe in {vm.name} did not start")
+    return probing
+
+
+def _said(probing: subprocess.Popen[Any]) -> str:
+    """The next line of a probe; empty when it has ended."""
+    assert probing.stdout is not None
+    return str(probing.stdout.readline()).strip()

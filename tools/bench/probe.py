@@ -1,10 +1,11 @@
 """Says when the first packet got through: an ICMP echo every few milliseconds until one is answered.
 
-    python probe.py DESTINATION INTERVAL TIMEOUT
+    python probe.py send DESTINATION INTERVAL TIMEOUT
+    python probe.py receive SOURCE TIMEOUT
 
-runs inside a VM's namespace. It prints ``ready`` once it sends, then the time of the first reply on the machine's
-monotonic clock, which all processes share, and the number of requests sent; or ``none`` when none came in time.
-It stands alone, without NovaNet's imports, so that thirty of them start quickly.
+run inside VMs' namespaces. Each prints ``ready`` once it is at work; then, the one the time of the first reply, the other that of the
+first request that arrived, on the machine's monotonic clock, which all processes share; or ``none`` when none came in time.
+It stands alone, without NovaNet's imports, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -34,14 +35,30 @@ def echo_request(identifier: int, number: int) -> bytes:
     return struct.pack("!BBH", ECHO_REQUEST, 0, checksum(struct.pack("!BBH", ECHO_REQUEST, 0, 0) + body)) + body
 
 
-def is_reply(packet: bytes, identifier: int) -> bool:
-    """Whether an IPv4 packet is an answer to one of our requests."""
+def icmp_of(packet: bytes) -> tuple[int, int]:
+    """ICMP type and identifier of an IPv4 packet; (-1, 0) when it is cut short."""
     icmp = packet[(packet[0] & 0xF) * 4 :]
-    return len(icmp) >= 8 and icmp[0] == ECHO_REPLY and struct.unpack_from("!H", icmp, 4)[0] == identifier
+    return (icmp[0], struct.unpack_from("!H", icmp, 4)[0]) if len(icmp) >= 8 else (-1, 0)
 
 
-def first_reply(destination: str, interval: float, timeout: float) -> tuple[float | None, int]:
-    """Monotonic time in seconds of the first reply (None: none within ``timeout``), and the requests sent until then."""
+def first_request(source: str, timeout: float) -> float | None:
+    """Monotonic time in seconds at which the first echo request of ``source`` arrived; None within ``timeout``."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
+        print("ready", flush=True)
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            icmp.settimeout(left)
+            try:
+                packet, (sender, _) = icmp.recvfrom(2048)
+            except TimeoutError:
+                return None
+            if sender == source and icmp_of(packet)[0] == ECHO_REQUEST:
+                return time.monotonic()
+    return None
+
+
+def first_reply(destination: str, interval: float, timeout: float) -> float | None:
+    """Monotonic time in seconds of the first reply to a request every ``interval`` seconds; None within ``timeout``."""
     identifier = os.getpid() & 0xFFFF
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
         icmp.setblocking(False)
@@ -58,16 +75,21 @@ def first_reply(destination: str, interval: float, timeout: float) -> tuple[floa
             while (left := due - time.monotonic()) > 0:
                 if not select.select([icmp], [], [], left)[0]:
                     break
-                if is_reply(icmp.recv(2048), identifier):
-                    return time.monotonic(), sent
-    return None, sent
+                if icmp_of(icmp.recv(2048)) == (ECHO_REPLY, identifier):
+                    return time.monotonic()
+    return None
 
 
 def main() -> None:
     """The command."""
-    destination, interval, timeout = sys.argv[1:4]
-    at, sent = first_reply(destination, float(interval), float(timeout))
-    print("none" if at is None else f"{at:.6f}", sent, flush=True)
+    match sys.argv[1:]:
+        case ["send", destination, interval, timeout]:
+            at = first_reply(destination, float(interval), float(timeout))
+        case ["receive", source, timeout]:
+            at = first_request(source, float(timeout))
+        case _:
+            sys.exit(__doc__)
+    print("none" if at is None else f"{at:.6f}", flush=True)
 
 
 if __name__ == "__main__":
