@@ -36,7 +36,6 @@ def run(args: list[str] | None = None) -> int:
     _raise_file_limit()
     end_signals()
     log.init_log = _after_options(log.init_log)
-    AppManager.load_apps = _with_openflow(AppManager.load_apps)
     try:
         manager.main(args=args, prog="ryu-manager")
     except ConfigurationError as error:
@@ -96,12 +95,3 @@ def _after_options(init_log: Callable[[], None]) -> Callable[[], None]:
         configured_endpoints()
 
     return initialise
-
-
-def _with_openflow(load_apps: Callable[[Any, list[str]], None]) -> Callable[[Any, list[str]], None]:
-    """Ryu opens its OpenFlow listener only for apps that handle OpenFlow events themselves; ours leave that to the engine."""
-
-    def load(self: Any, names: list[str]) -> None:
-        load_apps(self, [*names, "ryu.controller.ofp_handler"])
-
-    return load

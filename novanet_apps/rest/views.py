@@ -82,8 +82,8 @@ class Views:
         return {"ovsdb": dict(self.core.hypervisors.unknown), "openflow": self.core.engine.unknown()}
 
     def census(self, project: str | None) -> dict[str, dict[str, int]]:
-        """How many objects of each kind have which status. To count takes at most a tenth of the time: when it is
-        asked more often, the answer is up to ten times as old as the last count took."""
+        """How many objects of each kind have which status. To count takes at most a third of the time: when it is
+        asked more often, the answer is up to twice as old as the last count took."""
         now = time.monotonic()
         until, counts = self._census.get(project, (0.0, {}))
         if now < until:
@@ -96,7 +96,7 @@ class Views:
         took = time.monotonic() - now
         if len(self._census) > 1000:
             self._census.clear()
-        self._census[project] = (time.monotonic() + 9 * took if took > SLICE else 0.0, counts)
+        self._census[project] = (time.monotonic() + 2 * took if took > SLICE else 0.0, counts)
         return counts
 
     def _hypervisor(self, obj: Any) -> dict[str, Any]:

@@ -26,7 +26,12 @@ def test_json_line() -> None:
     line = JsonFormatter().format(record("port %s\nis bad", "p1", hypervisor="hv1", count=3))
     found = json.loads(line)
     assert "\n" not in line
-    assert (found["message"], found["level"], found["hypervisor"], found["count"]) == ("port p1\nis bad", "warning", "hv1", 3)
+    assert (found["message"], found["level"], found["hypervisor"], found["count"]) == (
+        "port p1\nis bad",
+        "warning",
+        "hv1",
+        3,
+    )
 
 
 def test_keyvalue_line_stays_one_line() -> None:
@@ -80,7 +85,17 @@ def test_endpoints(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tcp:1.2.3.4:6653", "ptcp:x", "ptcp:70000", "ptcp:6653:localhost", "punix:", "ptcp:6653:0.0.0.0", "ptcp:1:[::]"]
+    "text",
+    [
+        "",
+        "tcp:1.2.3.4:6653",
+        "ptcp:x",
+        "ptcp:70000",
+        "ptcp:6653:localhost",
+        "punix:",
+        "ptcp:6653:0.0.0.0",
+        "ptcp:1:[::]",
+    ],
 )
 def test_endpoints_that_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):

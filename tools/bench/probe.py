@@ -18,6 +18,8 @@ import sys
 import time
 
 ECHO_REQUEST, ECHO_REPLY = 8, 0
+SO_TIMESTAMPNS = 35
+"""Linux, socket(7); Python has no name for it."""
 PAYLOAD = b"novanet port_up probe...."[:24]
 
 
@@ -41,26 +43,44 @@ def icmp_of(packet: bytes) -> tuple[int, int]:
     return (icmp[0], struct.unpack_from("!H", icmp, 4)[0]) if len(icmp) >= 8 else (-1, 0)
 
 
+def open_icmp() -> socket.socket:
+    """A raw ICMP socket on which the kernel writes down when a packet arrived: this process may be woken late."""
+    icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    icmp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return icmp
+
+
+def receive(icmp: socket.socket) -> tuple[bytes, str, float]:
+    """A packet, its sender, and when it arrived: seconds of the monotonic clock."""
+    packet, ancillary, _, (sender, _) = icmp.recvmsg(2048, 64)
+    now, real = time.monotonic(), time.time()
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, nanoseconds = struct.unpack("@ll", data[: struct.calcsize("@ll")])
+            return packet, sender, now - (real - seconds - nanoseconds / 1e9)
+    return packet, sender, now
+
+
 def first_request(source: str, timeout: float) -> float | None:
     """Monotonic time in seconds at which the first echo request of ``source`` arrived; None within ``timeout``."""
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
+    with open_icmp() as icmp:
         print("ready", flush=True)
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
             icmp.settimeout(left)
             try:
-                packet, (sender, _) = icmp.recvfrom(2048)
+                packet, sender, at = receive(icmp)
             except TimeoutError:
                 return None
             if sender == source and icmp_of(packet)[0] == ECHO_REQUEST:
-                return time.monotonic()
+                return at
     return None
 
 
 def first_reply(destination: str, interval: float, timeout: float) -> float | None:
     """Monotonic time in seconds of the first reply to a request every ``interval`` seconds; None within ``timeout``."""
     identifier = os.getpid() & 0xFFFF
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
+    with open_icmp() as icmp:
         icmp.setblocking(False)
         print("ready", flush=True)
         start = due = time.monotonic()
@@ -75,8 +95,9 @@ def first_reply(destination: str, interval: float, timeout: float) -> float | No
             while (left := due - time.monotonic()) > 0:
                 if not select.select([icmp], [], [], left)[0]:
                     break
-                if icmp_of(icmp.recv(2048)) == (ECHO_REPLY, identifier):
-                    return time.monotonic()
+                packet, _, at = receive(icmp)
+                if icmp_of(packet) == (ECHO_REPLY, identifier):
+                    return at
     return None
 
 

@@ -59,6 +59,10 @@ def _print_status(found: dict[str, Any], client: Client) -> None:
             _print_degraded(kind, sum(count.get(state, 0) for state in ("DEGRADED", "ERROR")), client)
     for warning in found["warnings"]:
         print(f"\nwarning: {text(warning)}")
+    for name, entry in found["unknown"].get("ovsdb", {}).items():
+        print(f"\nunknown hypervisor: {text(name)} connects by OVSDB and is refused: {text(entry['reason'])}")
+    for entry in found["unknown"].get("openflow", []):
+        print(f"\nunknown switch: datapath {entry['dpid']} is connected by OpenFlow and left alone")
 
 
 def _connection(state: dict[str, Any]) -> str:
