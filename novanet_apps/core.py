@@ -56,6 +56,7 @@ class Core:
         self._started = True
         LOG.info("features: %s", ", ".join(feature.name for feature in self.features) or "none")
         self.reconciler.start(Compiler(self.features))
+        self.engine.on_port(self.hypervisors.port_seen)
         self.engine.start()
         self.hypervisors.start()
         self.store.on_ready(_spare_the_collector)

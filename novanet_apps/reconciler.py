@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from eventlet import sleep, spawn
+from eventlet import sleep, spawn, spawn_after
 from eventlet.event import Event
 from eventlet.timeout import Timeout
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+BIND_AFTER = 0.05
+"""Seconds until it is recorded where a port was plugged."""
 SLICE = 0.008
 """Seconds of compiling between two looks at the event loop."""
 
@@ -41,6 +43,7 @@ class Reconciler:
         self._dirty: dict[str, dict[Owner, None]] = {}
         self._known: set[str] = set()
         self._first: set[str] = set()
+        self._unbound: dict[str, None] = {}
         self._wake: Event = Event()
         self._news: Event = Event()
         self.mtu = MtuWatch(core.topology)
@@ -63,7 +66,7 @@ class Reconciler:
             elif change.kind == "hypervisor" and change.new is None:
                 self._let_go(change.id)
             elif change.kind in ("vif", "port"):
-                self._bind(change)
+                self._bind_soon(change.id)
         for hypervisor, owner in scope.dirty(topology, changes):
             self.mark(hypervisor, owner)
         self.mtu.changed(changes)
@@ -83,6 +86,9 @@ class Reconciler:
         self.full_recomputes += 1
         for owner in scope.owners_on(self.core.topology, hypervisor):
             self.mark(hypervisor, owner)
+        for port in self.core.topology.ports_on(hypervisor):
+            if self.core.topology.get("vif", port) is None:
+                self._bind_soon(port)
 
     def _take_on_again(self, hypervisor: str) -> None:
         """The engine needs everything anew: the bridge speaks another version of OpenFlow now."""
@@ -103,17 +109,27 @@ class Reconciler:
         if not self._wake.ready():
             self._wake.send()
 
-    def _bind(self, change: Change) -> None:
-        """Keep in the store where a port is, so that it is known before its hypervisor is heard again."""
-        port = self.core.topology.get("port", change.id)
-        vif = self.core.topology.get("vif", change.id)
-        if port is None:
-            return
-        if vif is not None:
-            if port.host_id != vif.hypervisor_id:
-                self.core.store.bind(port.id, vif.hypervisor_id)
-        elif change.kind == "vif" and port.host_id == change.old.hypervisor_id:
-            self.core.store.bind(port.id, None)
+    def _bind_soon(self, port_id: str) -> None:
+        """Keep in the store where a port is, so that it is known before its hypervisor is heard again.
+
+        Nobody waits for that, so the switches come first.
+        """
+        if not self._unbound:
+            spawn_after(BIND_AFTER, self._bind)
+        self._unbound[port_id] = None
+
+    def _bind(self) -> None:
+        ports, self._unbound = self._unbound, {}
+        for port_id in ports:
+            port = self.core.topology.get("port", port_id)
+            vif = self.core.topology.get("vif", port_id)
+            here = vif.hypervisor_id if vif is not None else None
+            if port is not None and port.host_id != here and self._knows_of(port.host_id):
+                self.core.store.bind(port_id, here)
+
+    def _knows_of(self, hypervisor: str | None) -> bool:
+        """Whether what is plugged there is known, so that a port which is not seen there has left."""
+        return hypervisor is None or hypervisor in self._known or self.core.topology.get("hypervisor", hypervisor) is None
 
     # --- compiling -----------------------------------------------------------------------------------------------
 

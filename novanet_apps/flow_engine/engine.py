@@ -11,7 +11,7 @@ import eventlet
 from novanet_apps.compat import CONNECTIONS, Datapath
 from pipelines.compiler import Owner
 from pipelines.flow import Rule
-from pipelines.wire import Type
+from pipelines.wire import Message, PortStatus, Type, read
 
 from .bridge import Bridge
 from .counters import Counters
@@ -20,6 +20,9 @@ from .session import Session
 
 LOG = logging.getLogger(__name__)
 
+FIRST_RESERVED_PORT = 0xFFFFFF00
+PortSeen = Callable[[str, str, int | None], None]
+"""(hypervisor, name of the port, its number or None when it is gone); no name: forget all that were told."""
 PacketIn = Callable[[str, bytes], None]
 """(hypervisor, the whole OFPT_PACKET_IN message)."""
 
@@ -36,6 +39,7 @@ class FlowEngine:
         self._confirmed: list[Callable[[str], None]] = []
         self._recompile: list[Callable[[str], None]] = []
         self._packet_in: list[PacketIn] = []
+        self._port_seen: list[PortSeen] = []
         self._watch: Any = None
         CONNECTIONS.counters = self.counters
         CONNECTIONS.observers.append(self)
@@ -140,6 +144,10 @@ class FlowEngine:
         """Give every packet-in of a known bridge to ``take``, as bytes, in the receiving greenlet; it must not block."""
         self._packet_in.append(take)
 
+    def on_port(self, take: PortSeen) -> None:
+        """Tell ``take`` of every port that comes or goes on a known bridge, at once: OVSDB says it milliseconds later."""
+        self._port_seen.append(take)
+
     # --- what the connections say (compat.Observer) --------------------------------------------------------------
 
     def up(self, datapath: Datapath) -> None:
@@ -147,6 +155,7 @@ class FlowEngine:
         older = self._connected.get(datapath.id)
         self._connected[datapath.id] = datapath
         datapath.tap(int(Type.PACKET_IN), lambda xid, message: self._punted(datapath.id, message))
+        datapath.tap(int(Type.PORT_STATUS), lambda xid, message: self._port_changed(datapath.id, message))
         self._refusals.pop(datapath.id, None)
         hypervisor = self._expected.get(datapath.id)
         if hypervisor is None:
@@ -164,6 +173,7 @@ class FlowEngine:
         hypervisor = self._expected.get(datapath.id)
         if hypervisor is not None:
             self._bridge(hypervisor).detach(reason)
+            self._tell_port(hypervisor, "", None)
 
     def refused(self, dpid: int | None, reason: str) -> None:
         """A switch failed in its handshake."""
@@ -186,6 +196,22 @@ class FlowEngine:
             for take in self._packet_in:
                 take(hypervisor, message)
         return False
+
+    def _port_changed(self, dpid: int, message: bytes) -> bool:
+        hypervisor = self._expected.get(dpid)
+        if hypervisor is not None:
+            try:
+                status = read(Message(message[0], message[1], 0, message[8:]))
+            except ValueError as problem:
+                LOG.warning("switch %016x: %s", dpid, problem)
+                return False
+            if isinstance(status, PortStatus) and status.number < FIRST_RESERVED_PORT:
+                self._tell_port(hypervisor, status.name, None if status.gone else status.number)
+        return False
+
+    def _tell_port(self, hypervisor_id: str, name: str, number: int | None) -> None:
+        for take in self._port_seen:
+            take(hypervisor_id, name, number)
 
     def _ask_again(self, hypervisor_id: str) -> None:
         for tell in self._recompile:

@@ -133,6 +133,12 @@ class Host:
             "rows_received": self.session.rows_received,
         }
 
+    def port_seen(self, name: str, ofport: int | None) -> None:
+        """What the switch says of a port, which OVSDB will say some milliseconds later."""
+        self.seen.hear(name, ofport)
+        if self.session.synced:
+            self._publish_interfaces()
+
     # --- rows and connection ---------------------------------------------------------------------------------------
 
     def _on_rows(self, events: list[RowEvent]) -> None:

@@ -45,6 +45,8 @@ class Inventory:
         self._iface_ids: dict[UUID, str] = {}
         self._holders: dict[str, list[UUID]] = {}
         self._touched: dict[UUID, None] = {}
+        self._names: dict[str, UUID] = {}
+        self._heard: dict[str, int] = {}
         self._shared: set[str] = set()
 
     def note(self, event: RowEvent) -> None:
@@ -97,10 +99,23 @@ class Inventory:
             error=error,
         )
 
+    def hear(self, name: str, ofport: int | None) -> None:
+        """The switch says that a port of this name has this number, or is gone; no name: forget all it said."""
+        if not name:
+            self._heard.clear()
+        elif ofport is None:
+            self._heard.pop(name, None)
+        else:
+            self._heard[name] = ofport
+            if name in self._names:
+                self._touched[self._names[name]] = None
+
     def opened(self, row: Row) -> tuple[int | None, str]:
         """An interface's OpenFlow port, None until vswitchd has opened it, and why it could not."""
         ofport = read(row, "ofport")
         error = read(row, "error")
+        if not ofport and not error and (heard := self._heard.get(read(row, "name"))) is not None:
+            return heard, ""
         number = ofport[0] if ofport and ofport[0] >= 0 else None
         if error:
             return number, str(error[0])
@@ -136,6 +151,10 @@ class Inventory:
         if event.op == "update":
             return
         name, gone = read(row, "name"), event.op == "delete"
+        if not gone:
+            self._names[name] = row.uuid
+        elif self._names.get(name) == row.uuid:
+            del self._names[name]
         if name == TUNNEL_PORT:
             self.tunnel_interface = _moved(self.tunnel_interface, row.uuid, gone)
         if name == self._underlay_name:

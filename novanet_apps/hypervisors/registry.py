@@ -116,6 +116,12 @@ class Hypervisors:
         host = self._hosts.get(hypervisor_id)
         return host is not None and host.connected
 
+    def port_seen(self, hypervisor_id: str, name: str, ofport: int | None) -> None:
+        """The switch itself says which number an interface has (None: it is gone; no name: forget what it said)."""
+        host = self._hosts.get(hypervisor_id)
+        if host is not None:
+            host.port_seen(name, ofport)
+
     # --- the graph's hypervisors -----------------------------------------------------------------------------------
 
     def _hypervisor_changed(self, id: str, old: Hypervisor | None, new: Hypervisor | None) -> None:

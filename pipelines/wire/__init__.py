@@ -23,7 +23,7 @@ from .flows import encode_flow, flow_add, flow_delete
 from .groups import encode_group, encode_meter, group_delete, group_put, meter_delete, meter_put
 from .multipart import FlowEntry, Part, aggregate, flows, groups, meters, ports
 from .openflow import OF13, OF14, OF15, VERSIONS, Framer, Message, Multipart, Type, message
-from .replies import BundleReply, FlowRemoved, PacketIn, Reply, RoleReply, TlvTable, read
+from .replies import BundleReply, FlowRemoved, PacketIn, PortStatus, Reply, RoleReply, TlvTable, read
 from .requests import (
     Bundle,
     Role,
@@ -46,7 +46,7 @@ from .requests import (
 
 __all__ = [
     "BUNDLE_SIZE", "OF13", "OF14", "OF15", "VERSIONS", "Batch", "Bundle", "BundleReply", "Delta", "Error", "FlowEntry",
-    "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
+    "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "PortStatus", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
     "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "describe", "describe_group",
     "describe_meter", "encode_flow", "encode_group", "encode_meter", "flow_add", "flow_delete", "flows", "flows_request",
     "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_delete", "meter_put", "meters",

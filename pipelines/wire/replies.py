@@ -62,6 +62,14 @@ class FlowRemoved(NamedTuple):
     duration: float
 
 
+class PortStatus(NamedTuple):
+    """A port came, went or changed (7.4.3); ``name`` is cut to 15 bytes."""
+
+    gone: bool
+    number: int
+    name: str
+
+
 class RoleReply(NamedTuple):
     """The connection's role, and the highest generation of a master."""
 
@@ -99,6 +107,7 @@ Reply = (
     | TlvTable
     | PacketIn
     | FlowRemoved
+    | PortStatus
     | RoleReply
     | Features
     | Hello
@@ -195,6 +204,15 @@ def _read_hello(message: Message) -> Hello:
     return Hello(frozenset(range(1, message.version + 1)))
 
 
+_PORT_STATUS = Struct(">BxxxxxxxIxxxx6sxx16s")
+_DELETED = 1
+
+
+def _read_port_status(message: Message) -> PortStatus:
+    reason, number, _, name = _PORT_STATUS.unpack_from(message.body)
+    return PortStatus(reason == _DELETED, number, name.rstrip(b"\0").decode(errors="replace"))
+
+
 _READERS: dict[int, Callable[[Message], Reply]] = {
     Type.HELLO: _read_hello,
     Type.ERROR: lambda message: read_error(message.body),
@@ -202,6 +220,7 @@ _READERS: dict[int, Callable[[Message], Reply]] = {
     Type.FEATURES_REPLY: _read_features,
     Type.PACKET_IN: _read_packet_in,
     Type.FLOW_REMOVED: _read_removed,
+    Type.PORT_STATUS: _read_port_status,
     Type.MULTIPART_REPLY: read_part,
     Type.ROLE_REPLY: _read_role,
     Type.BUNDLE_CONTROL: _read_bundle,

@@ -118,7 +118,7 @@ class ChildCore:
             state=lambda id: {"connected": True, "ovs_version": "3.1.0"}, unknown={"hv9": {"reason": "who is that?"}}
         )
         self.engine = SimpleNamespace(
-            state=lambda id: {"connected": False, "error": "no OpenFlow connection"}, unknown=lambda: []
+            state=lambda id: {"connected": False, "error": "no OpenFlow connection"}, unknown=list
         )
         self._subscribers: list[Any] = []
         self.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH, name="default"))])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.wire import VERSIONS, Framer, Message, Type, message
+from pipelines.wire import VERSIONS, Framer, Message, PortStatus, Type, message, read
 
 messages = st.lists(
     st.tuples(
@@ -62,3 +62,14 @@ def test_a_hello_may_offer_a_version_of_the_future() -> None:
 def test_a_message_longer_than_openflow_allows_is_refused() -> None:
     with pytest.raises(ValueError, match="65536 bytes"):
         message(4, Type.PACKET_OUT, 1, bytes(65528))
+
+
+def test_a_port_that_comes_or_goes() -> None:
+    """OFPT_PORT_STATUS (OpenFlow 1.3 and 1.5, section 7.4.3)."""
+    for version, head in ((4, "00" * 4), (5, "0048" + "0000"), (6, "0048" + "0000")):
+        for reason, gone in ((0, False), (1, True), (2, False)):
+            port = bytes.fromhex("00000007" + head + "020000000001" + "0000") + b"tap0".ljust(16, b"\0") + bytes(40)
+            body = bytes([reason]) + bytes(7) + port
+            assert read(Message(version, 12, 0, body)) == PortStatus(gone, 7, "tap0")
+    with pytest.raises(ValueError):
+        read(Message(4, 12, 0, b"\0" * 20))
