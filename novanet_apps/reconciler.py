@@ -129,7 +129,9 @@ class Reconciler:
 
     def _knows_of(self, hypervisor: str | None) -> bool:
         """Whether what is plugged there is known, so that a port which is not seen there has left."""
-        return hypervisor is None or hypervisor in self._known or self.core.topology.get("hypervisor", hypervisor) is None
+        return (
+            hypervisor is None or hypervisor in self._known or self.core.topology.get("hypervisor", hypervisor) is None
+        )
 
     # --- compiling -----------------------------------------------------------------------------------------------
 

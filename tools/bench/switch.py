@@ -103,17 +103,22 @@ class Bench:
             APP,
         ]
         self._controller = self._launch(command, {"NOVANET_BENCH_CONTROL": f"{d}/control", "PYTHONPATH": str(ROOT)})
-        processes.until((d / "control").exists, "the controller starts", timeout=60)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(f"{d}/control")
-        self._stream = connection.makefile("rwb")
-        connection.close()
+        self._stream = processes.until(self._connected, "the controller starts", timeout=60, interval=0.05)
         self.ovs(
             *vsctl, "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "fail_mode=secure",
             f"protocols={self._protocols}", f"other-config:datapath-id={DPID:016x}", "other-config:disable-in-band=true",
             "--", "set-controller", BRIDGE, f"unix:{d}/of",
         )  # fmt: skip
         processes.until(lambda: self.tell(do="state")["synced"], "the bridge is in sync with the engine", interval=0.1)
+
+    def _connected(self) -> Any:
+        """A stream to the controller, None while it does not listen."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(f"{self.directory}/control")
+            except (FileNotFoundError, ConnectionRefusedError):
+                return None
+            return connection.makefile("rwb")
 
     def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[Any]:
         return self._launch([self._programs.path(name), *arguments, "-vsyslog:off", "-vconsole:warn"], self._env)
