@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tools.lab import registry
+
+settings.register_profile("novanet", deadline=None)  # outcomes are tested, not times
+settings.load_profile("novanet")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,6 +12,7 @@ import logging
 import resource
 import time
 from collections.abc import Callable
+from email.errors import MissingHeaderBodySeparatorDefect
 from itertools import islice
 from typing import Any
 
@@ -252,9 +253,9 @@ class Protocol(eventlet.wsgi.HttpProtocol):
         except (eventlet.wsgi.HeaderLineTooLong, eventlet.wsgi.HeadersTooLarge):
             self.send_error(431, "a header has at most 8190 bytes, and all together 64 KiB")
             return False
-        code, wrong = _framing(self.headers)
+        wrong = _framing(self.headers)
         if wrong:
-            self.send_error(code, wrong)
+            self.send_error(400, wrong)
         return not wrong
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
@@ -298,16 +299,18 @@ class Protocol(eventlet.wsgi.HttpProtocol):
                 pass
 
 
-def _framing(headers: Any) -> tuple[int, str]:
-    """What is wrong with how long the body says it is (RFC 9112, section 6), and the status for that."""
+def _framing(headers: Any) -> str:
+    """What is wrong with the head of a request, or with how long it says that the body is (RFC 9112, section 6)."""
+    if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in headers.defects):
+        return "a header line has no name, so that those after it cannot be told from the body"
     lengths, codings = headers.get_all("Content-Length", ()), headers.get_all("Transfer-Encoding", ())
     if len(lengths) + len(codings) > 1:
-        return 400, "Content-Length or Transfer-Encoding is given once, and not both"
+        return "Content-Length or Transfer-Encoding is given once, and not both"
     if codings and codings[0].strip().lower() != "chunked":
-        return 501, f"the transfer coding {codings[0]!r} is not known; send Content-Length, or chunked"
+        return f"the transfer coding {codings[0]!r} is not known; send Content-Length, or chunked"
     if lengths and not (lengths[0].isascii() and lengths[0].isdigit() and len(lengths[0]) < 19):
-        return 400, f"Content-Length must be a number, not {lengths[0][:40]!r}"
-    return 200, ""
+        return f"Content-Length must be a number, not {lengths[0][:40]!r}"
+    return ""
 
 
 class _BoundedLines:

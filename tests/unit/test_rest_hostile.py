@@ -225,7 +225,9 @@ def test_the_limit_can_be_set(tmp_path: Path) -> None:
         (b"POST / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\na", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno header\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"GET / HTTP/1.1\r\n\xc3\xa4: x\r\nContent-Length: 5\r\n\r\nhello", 400),
     ],
 )
 def test_what_is_not_http(rest: RestServer, request_: bytes, status: int) -> None:
