@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from topology.graph import Topology
-from topology.model import Bridge, Hypervisor, Network, TunnelMesh
+from topology.model import Bridge, Hypervisor, TunnelMesh
 
 from . import fields as f
 from . import tables as t
 from .flooding import copies
 from .flow import Action, Bucket, Flow, Rule, copy, match, output, resubmit, set_bits, set_field
+from .placement import live_vni
 
 TUNNEL = 200
 TO_SEVERAL, TO_PORT = 200, 100
@@ -111,12 +112,9 @@ def _admit_with_option(address: str) -> Iterator[Flow]:
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
     """Broadcast of VMs here: once to every other hypervisor of the network, or once to the multicast group."""
-    net: Network | None = topology.get("network", network_id)
-    port = _tunnel_port(topology, hypervisor)
-    if net is None or net.vni is None or not net.admin_state_up or port is None:
-        return
+    vni, port = live_vni(topology, network_id), _tunnel_port(topology, hypervisor)
     spread = topology.hypervisors_of(network_id)
-    if hypervisor not in spread:
+    if vni is None or port is None or hypervisor not in spread:
         return
     mesh = _mesh(topology)
     foreign = _to_foreign(mesh, port)
@@ -124,10 +122,10 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
     peers = [] if mesh.multicast_group else _peer_keys(topology, spread, hypervisor)
     if peers:
         buckets = [Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in peers]
-        groups, to_all = copies(net.vni, buckets, remote=True)
+        groups, to_all = copies(vni, buckets, remote=True)
         yield from groups
         sends = (set_field(f.OUT_PORT_KEY, 0), *to_all)
-    from_here = match(f.NETWORK(net.vni), f.FROM_TUNNEL(0))
+    from_here = match(f.NETWORK(vni), f.FROM_TUNNEL(0))
     if sends or foreign:
         yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*sends, *foreign))
     if foreign:

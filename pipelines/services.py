@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from topology.graph import Topology
-from topology.model import Network, Port
 
 from . import fields as f
 from . import tables as t
 from .addresses import addresses_of
 from .flow import IN_PORT_RESERVED, Flow, Rule, copy, match, output, set_field
+from .placement import placed
 
 OWN, ANSWER = 200, 100
 
@@ -45,25 +45,18 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
 
 def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
     """The answers for a port's addresses, on every hypervisor that has its network."""
-    obj: Port | None = topology.get("port", port_id)
-    if obj is None or obj.port_key is None or not obj.admin_state_up:
+    found = placed(topology, hypervisor, port_id)
+    if found is None:
         return
-    net: Network | None = topology.get("network", obj.network_id)
-    location = topology.location(port_id)
-    if net is None or net.vni is None or not net.admin_state_up or location is None:
-        return
-    if hypervisor not in topology.hypervisors_of(obj.network_id):
-        return
-    addresses = addresses_of(obj)
-    here = location == hypervisor
+    addresses = addresses_of(found.port)
     for address in addresses.v4:
-        yield _answer_arp(net.vni, address, addresses.mac)
-        if here:
-            yield _announce(obj.port_key, *_ARP_REQUEST, f.ARP_TPA(address))
+        yield _answer_arp(found.vni, address, addresses.mac)
+        if found.here:
+            yield _announce(found.key, *_ARP_REQUEST, f.ARP_TPA(address))
     for address in addresses.v6:
-        yield _answer_nd(net.vni, address, addresses.mac)
-        if here:
-            yield _announce(obj.port_key, *_SOLICITATION, f.ND_TARGET(address))
+        yield _answer_nd(found.vni, address, addresses.mac)
+        if found.here:
+            yield _announce(found.key, *_SOLICITATION, f.ND_TARGET(address))
 
 
 def _announce(port_key: int, *asked: bytes) -> Flow:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from topology.graph import Topology
-from topology.model import Network, Port
+from topology.model import Port
 
 from . import fields as f
 from . import tables as t
 from .addresses import PortAddresses, addresses_of
 from .flooding import copies
 from .flow import Bucket, Flow, Rule, match, output, resubmit, set_field
+from .placement import Placed, live_vni, placed
 
 # priorities, a band for each table
 PORT = 100
@@ -42,78 +43,72 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
     """Broadcast in a network: a copy for every VM here."""
-    net: Network | None = topology.get("network", network_id)
-    if net is None or net.vni is None or not net.admin_state_up:
+    vni = live_vni(topology, network_id)
+    if vni is None:
         return
     ports = [port for port in topology.local_ports(network_id, hypervisor) if port.admin_state_up]
     if not ports:
         return
     groups, to_all = copies(
-        net.vni,
+        vni,
         [Bucket((set_field(f.OUT_PORT_KEY, port.port_key or 0), resubmit(t.LOCAL_OUTPUT.number))) for port in ports],
     )
     yield from groups
-    yield Flow(t.FLOOD.number, PORT, match(f.NETWORK(net.vni)), to_all, goto=t.TUNNEL_FLOOD.number)
+    yield Flow(t.FLOOD.number, PORT, match(f.NETWORK(vni)), to_all, goto=t.TUNNEL_FLOOD.number)
 
 
 def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
     """A port as its own hypervisor sees it, or as another one of its network does."""
-    obj: Port | None = topology.get("port", port_id)
-    if obj is None or obj.port_key is None or not obj.admin_state_up:
+    found = placed(topology, hypervisor, port_id)
+    if found is None:
         return
-    net: Network | None = topology.get("network", obj.network_id)
-    location = topology.location(port_id)
-    if net is None or net.vni is None or not net.admin_state_up or location is None:
-        return
-    addresses = addresses_of(obj)
-    if location == hypervisor:
-        yield from _plug(topology, obj, net.vni)
-        yield from _port_security(obj, addresses)
-        yield _forward_here(obj, net.vni, addresses)
-    elif hypervisor in topology.hypervisors_of(obj.network_id):
-        peer = topology.get("hypervisor", location)
+    addresses = addresses_of(found.port)
+    if found.here:
+        yield from _plug(topology, found)
+        yield from _port_security(found.port, addresses)
+        yield _forward_here(found, addresses)
+    else:
+        peer = topology.get("hypervisor", found.location)
         if peer is None or peer.hypervisor_key is None:
             return
-        yield _forward_there(obj, net.vni, addresses, peer.hypervisor_key)
-    else:
-        return
+        yield _forward_there(found, addresses, peer.hypervisor_key)
     for mac in addresses.foreign_macs:
-        yield Flow(t.L2_LOOKUP.number, UNICAST, match(f.NETWORK(net.vni), f.ETH_DST(mac)), goto=t.FLOOD.number)
+        yield Flow(t.L2_LOOKUP.number, UNICAST, match(f.NETWORK(found.vni), f.ETH_DST(mac)), goto=t.FLOOD.number)
 
 
-def _plug(topology: Topology, obj: Port, vni: int) -> Iterator[Flow]:
+def _plug(topology: Topology, found: Placed) -> Iterator[Flow]:
     """The flows that need the port's OpenFlow number; none until vswitchd has given it one."""
-    vif = topology.get("vif", obj.id)
+    vif = topology.get("vif", found.port.id)
     if vif is None or vif.ofport is None:
         return
-    key = obj.port_key or 0
     yield Flow(
         t.CLASSIFY.number,
         PORT,
         match(f.IN_PORT(vif.ofport)),
-        (set_field(f.IN_PORT_KEY, key),),
-        metadata=vni,
+        (set_field(f.IN_PORT_KEY, found.key),),
+        metadata=found.vni,
         goto=t.PORT_SECURITY.number,
     )
-    yield Flow(t.LOCAL_OUTPUT.number, PORT, match(f.OUT_PORT_KEY(key), f.NETWORK(vni)), (output(vif.ofport),))
+    destination = match(f.OUT_PORT_KEY(found.key), f.NETWORK(found.vni))
+    yield Flow(t.LOCAL_OUTPUT.number, PORT, destination, (output(vif.ofport),))
 
 
-def _forward_here(obj: Port, vni: int, addresses: PortAddresses) -> Flow:
+def _forward_here(found: Placed, addresses: PortAddresses) -> Flow:
     return Flow(
         t.L2_LOOKUP.number,
         UNICAST,
-        match(f.NETWORK(vni), f.ETH_DST(addresses.mac)),
-        (set_field(f.OUT_PORT_KEY, obj.port_key or 0),),
+        match(f.NETWORK(found.vni), f.ETH_DST(addresses.mac)),
+        (set_field(f.OUT_PORT_KEY, found.key),),
         goto=t.LOCAL_OUTPUT.number,
     )
 
 
-def _forward_there(obj: Port, vni: int, addresses: PortAddresses, peer: int) -> Flow:
+def _forward_there(found: Placed, addresses: PortAddresses, peer: int) -> Flow:
     return Flow(
         t.L2_LOOKUP.number,
         UNICAST,
-        match(f.NETWORK(vni), f.ETH_DST(addresses.mac), f.FROM_TUNNEL(0)),
-        (set_field(f.OUT_PORT_KEY, obj.port_key or 0), set_field(f.PEER, peer)),
+        match(f.NETWORK(found.vni), f.ETH_DST(addresses.mac), f.FROM_TUNNEL(0)),
+        (set_field(f.OUT_PORT_KEY, found.key), set_field(f.PEER, peer)),
         goto=t.TUNNEL_OUTPUT.number,
     )
 
