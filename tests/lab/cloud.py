@@ -111,8 +111,11 @@ class Cloud:
         """Process id of the controller's embedded store server."""
         controller = self.controller.process.pid
         for child in Path(f"/proc/{controller}/task/{controller}/children").read_text().split():
-            if b"intent.db" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+            try:
+                if b"intent.db" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+            except OSError:
+                continue  # it ended in between
         return None
 
     def wait_active(self, collection: str, id: str) -> dict[str, Any]:
