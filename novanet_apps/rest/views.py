@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from novanet_apps.core import Core
 
 T = TypeVar("T")
+KEEP = 0.25
+"""Seconds for which a count that took longer than a slice is used again, at least."""
 SLICE = 0.008
 """Seconds of work between two looks at the event loop."""
 
@@ -82,8 +84,8 @@ class Views:
         return {"ovsdb": dict(self.core.hypervisors.unknown), "openflow": self.core.engine.unknown()}
 
     def census(self, project: str | None) -> dict[str, dict[str, int]]:
-        """How many objects of each kind have which status. To count takes at most a third of the time: when it is
-        asked more often, the answer is up to twice as old as the last count took."""
+        """How many objects of each kind have which status; counting them takes at most half of the time, however often
+        it is asked for."""
         now = time.monotonic()
         until, counts = self._census.get(project, (0.0, {}))
         if now < until:
@@ -96,7 +98,7 @@ class Views:
         took = time.monotonic() - now
         if len(self._census) > 1000:
             self._census.clear()
-        self._census[project] = (time.monotonic() + 2 * took if took > SLICE else 0.0, counts)
+        self._census[project] = (time.monotonic() + max(KEEP, took) if took > SLICE else 0.0, counts)
         return counts
 
     def _hypervisor(self, obj: Any) -> dict[str, Any]:

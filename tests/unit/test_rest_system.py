@@ -101,6 +101,7 @@ def test_to_count_objects_often_is_cheap(rest: RestServer) -> None:
     rest("POST", "/v1/networks", [{}] * 1000)
     rest("POST", "/v1/networks", [{}] * 1000)
     rest.evaluate("setattr(modules['novanet_apps.rest.views'], 'SLICE', 0.0001)")
+    rest.evaluate("setattr(modules['novanet_apps.rest.views'], 'KEEP', 60.0)")
     rest("GET", "/metrics")
     before = rest.evaluate("core.reconciler.asked")
     rest("GET", "/metrics")
