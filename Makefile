@@ -21,6 +21,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AS_ROOT := $(if $(SUDO),sudo -E)
 
 PACKAGES := openvswitch-switch openvswitch-common iproute2 iputils-ping ethtool tcpdump iperf3 openssl python3-venv
+# What VMs of the lab run: DHCP clients, and what asks a network's services. Only dnsmasq is a server, and none is started.
+PACKAGES += isc-dhcp-client udhcpc dhcpcd-base bind9-dnsutils ndisc6 traceroute socat dnsmasq-base
 
 # Ryu is built by an old setuptools; pip takes it from the one variable or the other, depending on its age.
 export PIP_CONSTRAINT := constraints.txt

@@ -10,10 +10,12 @@ import gc
 import logging
 from collections.abc import Callable, Iterable
 
+from novanet_apps.drops import Drops
 from novanet_apps.flow_engine import FlowEngine
 from novanet_apps.hypervisors import Hypervisors
 from novanet_apps.intent import IntentStore
 from novanet_apps.metrics import Metric, collect
+from novanet_apps.punts import Punts
 from novanet_apps.reconciler import Reconciler
 from pipelines.compiler import Compiler, Feature
 from topology.changes import Change, Edit
@@ -42,6 +44,8 @@ class Core:
         self.store = IntentStore(self)
         self.hypervisors = Hypervisors(self)
         self.reconciler = Reconciler(self)
+        self.punts = Punts(self)
+        self.drops = Drops(self)
         self._subscribers: list[Callable[[list[Change]], None]] = []
         self._started = False
 
@@ -61,6 +65,7 @@ class Core:
         self.hypervisors.start()
         self.store.on_ready(_spare_the_collector)
         self.store.on_ready(self.reconciler.store_ready)
+        self.store.on_ready(self.hypervisors.complete)
         self.store.start()
 
     def close(self) -> None:
@@ -84,6 +89,15 @@ class Core:
     def subscribe(self, tell: Callable[[list[Change]], None]) -> None:
         """Call ``tell`` with every batch of changes, in the greenlet that made them; it must not block."""
         self._subscribers.append(tell)
+
+    def active_gateway(self, router_id: str) -> str | None:
+        """The hypervisor that is a router's gateway now: the best that somebody's probe (BFD) reaches, or nobody probes."""
+        for gateway in self.topology.gateways_of(router_id):
+            links = (self.topology.get("link", f"{other}/{gateway}") for other in self.topology.linked_to(gateway))
+            seen = [link.up for link in links if link is not None and self.hypervisors.connected(link.hypervisor_id)]
+            if not seen or any(seen):
+                return gateway
+        return None
 
     def counters(self) -> dict[str, Metric]:
         """The metrics of all parts, by name."""

@@ -1,10 +1,17 @@
-"""``ryu-manager novanet_apps.l2l3``: switching, anti-spoofing and address resolution on every hypervisor."""
+"""``ryu-manager novanet_apps.l2l3``: switching, routing, NAT, and what VMs ask of their network, on every hypervisor."""
 
+from typing import Any
+
+from novanet_apps import responders
 from novanet_apps.base import NovaNetApp
-from pipelines.compiler import SERVICES, SWITCHING
+from pipelines.compiler import MULTICAST, NAT, PROVIDER, PUNTING, ROUTING, SERVICES, SWITCHING
 
 
 class L2L3(NovaNetApp):
-    """Brings the features ``switching`` and ``services``."""
+    """Brings its features of the pipeline, and the responders."""
 
-    FEATURES = (SWITCHING, SERVICES)
+    FEATURES = (SWITCHING, SERVICES, ROUTING, NAT, PROVIDER, MULTICAST, PUNTING)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        responders.start(self.core)

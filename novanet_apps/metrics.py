@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,12 +49,43 @@ def collect(core: Core) -> dict[str, Metric]:
             "counter", "Times that everything of a hypervisor was compiled, as when it is first seen.",
             reconciler.full_recomputes,
         ),
+        "novanet_punts_total": (
+            "counter", "Packets that switches handed to the controller, by reason.", _punts(core.punts.received),
+        ),
+        "novanet_punts_failed_total": (
+            "counter", "Such packets whose answer failed, by reason; the log says why.", _punts(core.punts.failed),
+        ),
+        "novanet_punts_refused_total": (
+            "counter", "What such packets asked for and a limit forbade, by reason.", _punts(core.punts.refused),
+        ),
+        "novanet_multicast_groups": (
+            "gauge", "Multicast groups of networks that VMs want.",
+            sum(bool(listener.ports) for listener in core.topology.all("listener").values()),
+        ),
+        "novanet_punt_seconds_total": (
+            "counter", "Seconds that answers took in the controller, by reason.", _punts(core.punts.seconds),
+        ),
+        "novanet_drops_total": ("counter", "Packets dropped, by hypervisor, table and reason.", _drops(core)),
         "novanet_loop_lag_ms_max": (
             "gauge", "Longest time in milliseconds that the event loop was held since the start.", engine.loop_lag_ms_max,
         ),
         "novanet_flows": ("gauge", "Flows that each hypervisor's bridge is to have.", _flows(core)),
         "novanet_connected": ("gauge", "Whether a hypervisor is connected, by protocol.", _connected(core)),
     }  # fmt: skip
+    return found
+
+
+def _punts(counts: Mapping[str, float]) -> list[tuple[dict[str, str], float]]:
+    return [({"reason": reason.lower()}, count) for reason, count in sorted(counts.items())]
+
+
+def _drops(core: Core) -> list[tuple[dict[str, str], int]]:
+    found = []
+    for hypervisor, counted in core.drops.packets.items():
+        obj = core.topology.get("hypervisor", hypervisor)
+        name = obj.name if obj is not None else hypervisor
+        for (table, reason), packets in sorted(counted.items()):
+            found.append(({"hypervisor": name, "table": table, "reason": reason}, packets))
     return found
 
 

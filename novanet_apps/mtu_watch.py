@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from topology.changes import Change
 from topology.graph import Topology
 from topology.model import Bridge, Network, Vif
-from topology.mtu import max_mtu, underlay_version
+from topology.mtu import max_mtu, network_mtu
 
 LOG = logging.getLogger(__name__)
 
@@ -19,19 +19,14 @@ class MtuWatch:
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._found: dict[tuple[str, str], str] = {}
-        self._largest: int | None = None
 
     def largest(self) -> int:
         """The largest VM packet that the mesh carries, in bytes."""
-        if self._largest is None:
-            hypervisors = self._topology.all("hypervisor").values()
-            version = underlay_version(hypervisor.tunnel_ip for hypervisor in hypervisors)
-            self._largest = max_mtu(self._topology.mesh, version)
-        return self._largest
+        return max_mtu(self._topology.mesh, self._topology.underlay_version)
 
     def of(self, network: Network) -> int:
-        """A network's MTU: its own, else the largest."""
-        return network.mtu or self.largest()
+        """A network's MTU."""
+        return network_mtu(self._topology, network)
 
     def about(self, kind: str, id: str) -> Iterator[str]:
         """Warnings about one object."""
@@ -60,7 +55,6 @@ class MtuWatch:
                         self._look_at_vif(port)
 
     def _look_at_all(self) -> None:
-        self._largest = None
         for bridge in list(self._topology.all("hypervisor")):
             self._look_at_bridge(bridge)
         for network in self._topology.all("network"):

@@ -129,11 +129,19 @@ HYPERVISORS = [
     cfg.FloatOpt("ovsdb_probe_interval", default=5.0, min=1.0, help="seconds of silence after which an OVSDB server is probed"),
 ]  # fmt: skip
 
+SERVICES = [
+    cfg.ListOpt(
+        "dns_forwarders", default=[],
+        help="IP addresses of DNS servers that are asked for names which are no VM's; nobody is asked when empty",
+    ),
+]  # fmt: skip
+
 PARTS: dict[str, list[Any]] = {
     "OpenFlow": OPENFLOW,
     "Flow engine": ENGINE,
     "Hypervisors (OVSDB)": HYPERVISORS,
     "Intent store": STORE,
+    "Services for VMs": SERVICES,
     "REST": REST,
     "TLS of OpenFlow and OVSDB": TLS,
     "Logs": LOGGING,

@@ -16,9 +16,9 @@ from eventlet.event import Event
 from eventlet.timeout import Timeout
 
 from pipelines.compiler import Compiler, Owner
-from topology import scope
+from topology import scope, wires
 from topology.changes import Change
-from topology.model import Network, Status
+from topology.model import FloatingIp, Network, Port, Status
 
 from .mtu_watch import MtuWatch
 
@@ -178,8 +178,9 @@ class Reconciler:
     def judge(self, kind: str, id: str) -> tuple[Status, list[str]]:
         """The status, with what keeps the object from being ACTIVE and what is odd about it."""
         reasons = list(self.mtu.about(kind, id))
-        if kind == "port" and self.core.topology.location(id) is None:
-            return "DOWN", [*reasons, "not plugged: no hypervisor has an interface with this iface-id"]
+        idle = self._idle(kind, id)
+        if idle:
+            return "DOWN", [*reasons, idle]
         failed, away, building = self._concerned(kind, id)
         if failed:
             return "ERROR", [*reasons, *failed]
@@ -188,6 +189,19 @@ class Reconciler:
         if building:
             return "BUILD", [*reasons, f"waiting for {', '.join(sorted(building))}"]
         return "ACTIVE", reasons
+
+    def _idle(self, kind: str, id: str) -> str:
+        """Why there is nothing to realise of an object now; empty when there is."""
+        topology = self.core.topology
+        obj = topology.get(kind, id)
+        match obj:
+            case Port(router_id=None) if topology.location(id) is None:
+                return "not plugged: no hypervisor has an interface with this iface-id"
+            case FloatingIp(port_id=None) if not topology.forwardings_of(id):
+                return "it stands for no port, and nothing is forwarded"
+            case FloatingIp(port_id=str()) if topology.location(obj.port_id or "") is None:
+                return f"port {obj.port_id} is not plugged"
+        return ""
 
     def _concerned(self, kind: str, id: str) -> tuple[list[str], dict[str, str], set[str]]:
         """Errors, absent hypervisors (name -> why), and names of those that have not confirmed."""
@@ -206,6 +220,9 @@ class Reconciler:
                 failed.append(f"hypervisor {name}: {error}")
             elif owner in self._dirty.get(hypervisor, ()) or self.core.engine.pending(hypervisor, owner):
                 building.add(name)
+        for hypervisor, text in wires.unwired(self.core.topology, kind, id):
+            obj = self.core.topology.get("hypervisor", hypervisor)
+            away.setdefault(obj.name if obj is not None else hypervisor, text)
         if kind == "port":
             failed += self._interface_error(id)
         return failed, away, building

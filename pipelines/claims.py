@@ -44,6 +44,10 @@ class Claims(Generic[Key]):
         """Who wants a thing. Looks at every owner."""
         return [owner for owner, keys in self.owned.items() if key in keys]
 
+    def held(self, owner: Owner) -> dict[Key, bytes]:
+        """What an owner wants."""
+        return {key: self.bodies[key] for key in self.owned.get(owner, ())}
+
     def plan(self, owners: Collection[Owner], takes: Sequence[Mapping[Key, bytes]]) -> Plan[Key]:
         """The change after which these owners want exactly what they take, in the same order.
 

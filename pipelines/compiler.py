@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from topology.graph import Topology
 
-from . import overlay, services, switching
+from . import multicast, nat, overlay, provider, punting, routing, services, switching
 from . import tables as t
 from .flow import Flow, Rule
 
@@ -29,10 +29,27 @@ class Feature(NamedTuple):
 
 
 SWITCHING = Feature("switching", {"base": switching.base, "network": switching.network, "port": switching.port})
-SERVICES = Feature("services", {"base": services.base, "port": services.port})
+SERVICES = Feature("services", {"base": services.base, "network": services.network, "port": services.port})
+PUNTING = Feature("punting", {"base": punting.base, "port": punting.port})
 OVERLAY = Feature("overlay", {"base": overlay.base, "peer": overlay.peer, "network": overlay.network})
+ROUTING = Feature("routing", {"base": routing.base, "port": routing.port, "router": routing.router})
+NAT = Feature(
+    "nat",
+    {
+        "base": nat.base,
+        "network": nat.network,
+        "router": nat.router,
+        "floating-ip": nat.floating_ip,
+        "neighbour": nat.neighbour,
+    },
+)
+MULTICAST = Feature(
+    "multicast",
+    {"base": multicast.base, "network": multicast.network, "port": multicast.port, "listener": multicast.listener},
+)
+PROVIDER = Feature("provider", {"base": provider.base, "network": provider.network, "port": provider.port})
 
-FEATURES = (SWITCHING, SERVICES, OVERLAY)
+FEATURES = (SWITCHING, SERVICES, ROUTING, NAT, PUNTING, OVERLAY, PROVIDER, MULTICAST)
 
 
 class Compiler:
@@ -46,8 +63,12 @@ class Compiler:
 
     def compile(self, topology: Topology, hypervisor: str, owner: Owner) -> list[Rule]:
         """What the owner wants of the hypervisor's bridge; empty when it has no business there."""
+        self.compiled[owner[0]] += 1
+        return self.rules(topology, hypervisor, owner)
+
+    def rules(self, topology: Topology, hypervisor: str, owner: Owner) -> list[Rule]:
+        """The same for somebody who only wants to know."""
         kind, id = owner
-        self.compiled[kind] += 1
         rules: list[Rule] = list(self._misses) if kind == "base" else []
         for feature in self.features:
             compiler = feature.compilers.get(kind)

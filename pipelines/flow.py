@@ -1,18 +1,20 @@
 """Flows, groups and meters as frozen values, and the actions in them.
 
-A match is canonical bytes (see ``canonical``), an action is its OpenFlow bytes wherever every
-version agrees on them; the two that differ by version are values of their own, encoded last (``wire.actions``).
+A match is canonical bytes (see ``canonical``), an action is its OpenFlow bytes wherever every version agrees on them;
+those that differ by version are values of their own, encoded last (``wire.actions``). All are explained in
+ovs-actions(7).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from struct import Struct as Layout
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from .fields import Bits, Field
+from .fields import NXM_1, Bits, Field
 
 # reserved ports, OpenFlow 1.3 section 7.2.1
 IN_PORT_RESERVED = 0xFFFFFFF8
@@ -37,7 +39,14 @@ class SetBits(NamedTuple):
     value: int
 
 
-Action = bytes | Copy | SetBits
+class Nested(NamedTuple):
+    """An action whose ``head`` is followed by others, at least one of which differs by version."""
+
+    head: bytes
+    actions: tuple[bytes | Copy | SetBits | Nested, ...]
+
+
+Action = bytes | Copy | SetBits | Nested
 
 
 class Flow(Struct, frozen=True, gc=False):
@@ -54,19 +63,38 @@ class Flow(Struct, frozen=True, gc=False):
     meter: int | None = None
     idle_timeout: int = 0
     hard_timeout: int = 0
+    reason: str = ""
+    """Why the flow drops, in the words that a user reads; not sent to the switch."""
+
+    @property
+    def key(self) -> bytes:
+        """What tells it from a bridge's other flows: table, priority (2 bytes), match."""
+        return bytes((self.table,)) + self.priority.to_bytes(2, "big") + self.match
 
 
 class Bucket(Struct, frozen=True):
+    """Some of a group's actions. ``weight`` counts in a ``select`` group.
+
+    In a ``fast_failover`` group the first bucket is used whose ``watch_port``, an OpenFlow port, is up. None always is,
+    provided that the switch has the group ``ALIVE``.
+    """
+
     actions: tuple[Action, ...]
     weight: int = 0
+    watch_port: int | None = None
 
 
 class Group(Struct, frozen=True):
-    """One group; ``kind`` is ``all``, ``select`` or ``indirect``."""
+    """One group; ``kind`` is ``all``, ``select``, ``indirect`` or ``fast_failover``."""
 
     id: int
     kind: str
     buckets: tuple[Bucket, ...]
+
+
+ALIVE = Group(0xFFFF0000, "all", (Bucket(()),))
+"""What buckets watch that watch no port: Open vSwitch refuses them in ``fast_failover`` groups without anything to
+watch, and counts a group as alive of which a bucket is."""
 
 
 class Meter(Struct, frozen=True):
@@ -105,7 +133,7 @@ def match(*tlvs: bytes) -> bytes:
 
 def set_field(target: Field, value: int | bytes) -> bytes:
     """OFPAT_SET_FIELD of the whole field. Raises ValueError when the value does not fit it."""
-    oxm = target(value)
+    oxm = target.assigned(value)
     if target.variable:
         oxm = _shortened(target, oxm)
     pad = (-len(oxm) - 4) % 8
@@ -150,3 +178,176 @@ def group(group_id: int) -> bytes:
 def resubmit(table: int) -> bytes:
     """NXAST_RESUBMIT_TABLE with the packet's own in_port: look up ``table``, then come back."""
     return bytes.fromhex("ffff001000002320000e") + b"\xff\xf8" + bytes([table]) + b"\0" * 3
+
+
+def to_controller(max_len: int = 0xFFFF) -> bytes:
+    """OFPAT_OUTPUT to the controller, with the first ``max_len`` bytes of the packet; by default with all."""
+    return output(CONTROLLER, max_len)
+
+
+def dec_ttl() -> bytes:
+    """OFPAT_DEC_NW_TTL, TTL or hop limit. A packet whose TTL is 0 or 1 goes to the controller and no further."""
+    return b"\0\x18\0\x08\0\0\0\0"
+
+
+def push_vlan(tpid: int = 0x8100) -> bytes:
+    """OFPAT_PUSH_VLAN: a new outermost tag; its VLAN_VID is to be set next."""
+    return b"\0\x11\0\x08" + tpid.to_bytes(2, "big") + b"\0\0"
+
+
+def pop_vlan() -> bytes:
+    """OFPAT_POP_VLAN: the outermost tag goes. The match must say that there is one."""
+    return b"\0\x12\0\x08\0\0\0\0"
+
+
+# --- Nicira's extensions -----------------------------------------------------------------------------------------
+
+
+def clone(actions: Iterable[Action]) -> Action:
+    """NXAST_CLONE: do these with a copy of the packet; what they change is gone afterwards."""
+    return _nested(bytes.fromhex("ffff0010 00002320 002a") + bytes(6), actions)
+
+
+def check_pkt_larger(size: int, target: Bits) -> bytes:
+    """NXAST_CHECK_PKT_LARGER: set one bit of a register when the packet is longer than ``size``, else clear it.
+
+    ``size`` is in bytes, the Ethernet header among them, 0 to 65535.
+    """
+    head = bytes.fromhex("ffff0018 00002320 0031")
+    return head + _CHECK.pack(size, target.offset, _register(target, 1))
+
+
+_CHECK = Layout(">HH4s6x")
+_MULTIPATH = Layout(">HH2xHHI2xH4s")
+_CONNTRACK = Layout(">HIHB3xH")
+
+HASHED = {
+    "eth_src": 0,
+    "symmetric_l4": 1,
+    "symmetric_l3l4": 2,
+    "symmetric_l3l4+udp": 3,
+    "nw_src": 4,
+    "nw_dst": 5,
+    "symmetric_l3": 6,
+}
+"""What ``multipath`` may hash (NX_HASH_FIELDS_*)."""
+ALGORITHMS = {"modulo_n": 0, "hash_threshold": 1, "hrw": 2, "iter_hash": 3}
+"""How a hash becomes a link (NX_MP_ALG_*)."""
+
+
+def multipath(
+    target: Field | Bits,
+    links: int,
+    *,
+    fields: str = "symmetric_l3l4",
+    basis: int = 0,
+    algorithm: str = "modulo_n",
+    arg: int = 0,
+) -> bytes:
+    """NXAST_MULTIPATH: hash the packet's flow to a number from 0 to ``links`` - 1 and put it into a register.
+
+    ``links`` is 1 to 65536; ``basis``, 16 bits, makes another hash; ``fields`` is one of ``HASHED``, ``algorithm`` of
+    ``ALGORITHMS`` (``arg`` is for iter_hash). Raises ValueError when the numbers do not fit the register.
+    """
+    bits = target.bits if isinstance(target, Field) else target
+    if fields not in HASHED or algorithm not in ALGORITHMS:
+        raise ValueError(f"multipath: {fields}, {algorithm}: choose from {', '.join((*HASHED, *ALGORITHMS))}")
+    if not 1 <= links <= min(0x10000, 1 << bits.width):
+        raise ValueError(f"multipath: {links} links do not fit in {bits!r}, or in 16 bits")
+    return bytes.fromhex("ffff0020 00002320 000a") + _MULTIPATH.pack(
+        HASHED[fields], basis, ALGORITHMS[algorithm], links - 1, arg,
+        bits.offset << 6 | bits.width - 1, _register(bits, bits.width),
+    )  # fmt: skip
+
+
+class Nat(NamedTuple):
+    """How conntrack translates a connection.
+
+    Without a ``kind``: as was decided when it was committed. Otherwise ``src`` or ``dst``, to an address from
+    ``first`` to ``last`` (numbers; None: ``first`` alone) of IP ``version`` 4 or 6, and a port of the range ``ports``
+    (None: the packet's own where it is free).
+    """
+
+    kind: str | None = None
+    first: int = 0
+    last: int | None = None
+    version: int = 4
+    ports: tuple[int, int] | None = None
+    persistent: bool = False
+    hash: bool = False
+    random: bool = False
+
+
+def conntrack(
+    *,
+    zone: int | Field | Bits = 0,
+    commit: bool = False,
+    force: bool = False,
+    table: int | None = None,
+    nat: Nat | None = None,
+    exec: Iterable[Action] = (),
+) -> Action:
+    """NXAST_CT: have conntrack look at the packet; it sets CT_STATE and its like for ``table``, where it then goes.
+
+    ``zone`` is a number or 16 bits of a register. ``commit`` keeps the connection (``force``: even where one is known
+    in the other direction), ``exec`` sets its CT_MARK and CT_LABEL. Without a ``table`` the packet goes on untracked
+    as it is. The match must name IPv4 or IPv6. Raises ValueError where one of these needs another.
+    """
+    within = tuple(exec)
+    if not commit and (force or within or (nat is not None and nat.kind is not None)):
+        raise ValueError(
+            "conntrack: force, exec and a choice of address or port take effect where a connection is committed"
+        )
+    source = 0
+    if not isinstance(zone, int):
+        bits = zone.bits if isinstance(zone, Field) else zone
+        source, zone = int.from_bytes(_register(bits, 16), "big"), bits.offset << 6 | 15
+    head = bytes.fromhex("ffff0018 00002320 0023") + _CONNTRACK.pack(
+        commit | force << 1, source, zone, 0xFF if table is None else table, 0
+    )
+    return _nested(head, within if nat is None else (_nat(nat), *within))
+
+
+def _nat(nat: Nat) -> bytes:
+    """NXAST_NAT, which stands within NXAST_CT."""
+    flags, present, values = 0, 0, b""
+    if nat.kind is not None:
+        if nat.kind not in ("src", "dst") or nat.version not in (4, 6):
+            raise ValueError(f"{nat}: kind is src or dst, version 4 or 6")
+        flags = (1 if nat.kind == "src" else 2) | nat.persistent << 2 | nat.hash << 3 | nat.random << 4
+        size, which = (4, 1) if nat.version == 4 else (16, 4)
+        if (nat.last is not None and nat.last < nat.first) or (
+            nat.ports is not None and not 1 <= nat.ports[0] <= nat.ports[1]
+        ):
+            raise ValueError(f"{nat}: a range ends before it begins, or ports begin at 0")
+        addresses = (nat.first,) if nat.last is None else (nat.first, nat.last)
+        values = b"".join([address.to_bytes(size, "big") for address in addresses])
+        present = which * (1 if nat.last is None else 3)
+        if nat.ports is not None:
+            low, high = nat.ports
+            values += low.to_bytes(2, "big") + (b"" if low == high else high.to_bytes(2, "big"))
+            present |= 16 if low == high else 48
+    body = bytes.fromhex("00002320 0024 0000") + flags.to_bytes(2, "big") + present.to_bytes(2, "big") + values
+    body += bytes(-(4 + len(body)) % 8)
+    return b"\xff\xff" + (4 + len(body)).to_bytes(2, "big") + body
+
+
+def _register(target: Bits, width: int) -> bytes:
+    """The header of a register, of which as many bits are meant; ValueError if it is something else."""
+    if target.field.oxm_class != NXM_1 or target.width != width:
+        raise ValueError(f"{target!r} is not {width} bits of a register")
+    return target.field.head
+
+
+def _nested(head: bytes, actions: Iterable[Action]) -> Action:
+    """An action with others in it: bytes when all of these are."""
+    within = tuple(actions)
+    try:
+        return enclose(head, b"".join(within))  # type: ignore[arg-type]
+    except TypeError:
+        return Nested(head, within)
+
+
+def enclose(head: bytes, encoded: bytes) -> bytes:
+    """An action's head with the length that it has together with the actions in it."""
+    return head[:2] + (len(head) + len(encoded)).to_bytes(2, "big") + head[4:] + encoded

@@ -7,9 +7,9 @@ goes with the last. A flow is its two byte strings (``wire.flows``), so four mil
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from typing import NamedTuple
 
 from .claims import Claims, Owner, Plan
 from .flow import Flow, Group, Rule
@@ -23,12 +23,17 @@ STEP = 2000
 """Rules that ``put_steps`` encodes at a time: a few milliseconds."""
 
 
-class _Wanted(NamedTuple):
-    """Encoded rules by key or number."""
+@dataclass(frozen=True)
+class Wanted:
+    """Encoded rules by key or number; ``Ledger.put`` takes it in place of rules."""
 
     flows: dict[bytes, bytes]
     groups: dict[int, bytes]
     meters: dict[int, bytes]
+
+    def __len__(self) -> int:
+        """How many rules they are."""
+        return len(self.flows) + len(self.groups) + len(self.meters)
 
 
 class Ledger:
@@ -86,7 +91,11 @@ class Ledger:
 
     # --- what owners want ----------------------------------------------------------------------------------------
 
-    def put(self, owner: Owner, rules: Iterable[Rule], cookie: int) -> Delta:
+    def wanted(self, owner: Owner) -> Wanted:
+        """What the owner wants now, encoded."""
+        return Wanted(self._flows.held(owner), self._groups.held(owner), self._meters.held(owner))
+
+    def put(self, owner: Owner, rules: Iterable[Rule] | Wanted, cookie: int) -> Delta:
         """From now on the owner wants exactly these rules; returns what has to change in the bridge.
 
         Raises ValueError, and changes nothing, when a rule cannot be encoded or another owner wants the same
@@ -94,7 +103,7 @@ class Ledger:
         """
         return self.put_all({owner: (rules, cookie)})
 
-    def put_all(self, wants: Mapping[Owner, tuple[Iterable[Rule], int]]) -> Delta:
+    def put_all(self, wants: Mapping[Owner, tuple[Iterable[Rule] | Wanted, int]]) -> Delta:
         """``put`` for several owners at once, each with (rules, cookie): all or none."""
         wanted = [self._encode(rules, cookie) for rules, cookie in wants.values()]
         flows = self._flows.plan(wants, [want.flows for want in wanted])
@@ -130,9 +139,11 @@ class Ledger:
             groups.end()
             meters.end()
 
-    def _encode(self, rules: Iterable[Rule], cookie: int) -> _Wanted:
+    def _encode(self, rules: Iterable[Rule] | Wanted, cookie: int) -> Wanted:
         """Raises ValueError when two of the rules contradict each other."""
-        wanted = _Wanted({}, {}, {})
+        if isinstance(rules, Wanted):
+            return rules
+        wanted = Wanted({}, {}, {})
         flows, version = wanted.flows, self.version
         for rule in rules:
             if isinstance(rule, Flow):
@@ -203,9 +214,9 @@ class Ledger:
                 if wanted != body and not (key in shared and wanted[COOKIE:] == body[COOKIE:]):
                     wrong[key] = wanted
             yield Delta(wrong)
-        missing = (key for key in list(bodies) if key not in seen)
-        while some := list(islice(missing, size)):
-            yield Delta({key: bodies[key] for key in some if key in bodies})
+        wants = iter(list(bodies))
+        while some := list(islice(wants, size)):  # a step for every so many that are looked at, missing or not
+            yield Delta({key: bodies[key] for key in some if key not in seen and key in bodies})
 
     def difference(
         self, flows: Iterable[tuple[bytes, bytes]], groups: Mapping[int, bytes], meters: Mapping[int, bytes]

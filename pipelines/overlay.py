@@ -11,12 +11,14 @@ from . import fields as f
 from . import tables as t
 from .flooding import copies
 from .flow import Action, Bucket, Flow, Rule, copy, match, output, resubmit, set_bits, set_field
-from .placement import live_vni
+from .placement import live_vni, wired_both
+from .punting import Reason, punt
 
 TUNNEL = 200
 TO_SEVERAL, TO_PORT = 200, 100
 PEER = 100
 UNKNOWN_UNICAST = 10
+TOO_LARGE, NO_TUNNEL, FITS = 200, 100, 50
 
 
 def _mesh(topology: Topology) -> TunnelMesh:
@@ -39,6 +41,7 @@ def _destination(address: str) -> bytes:
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     """What comes out of the tunnel port goes into the network its VNI names; foreign endpoints as the mesh allows."""
+    yield from _path_mtu()
     port = _tunnel_port(topology, hypervisor)
     if port is None:
         return
@@ -49,15 +52,27 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
         (set_bits(f.FROM_TUNNEL, 1), copy(f.TUNNEL_ID, f.NETWORK)),
         goto=t.TUNNEL_ADMIT.number,
     )
+    yield Flow(t.PATH_MTU.number, FITS, b"", (output(port),))
     mesh = _mesh(topology)
     if mesh.tunnel_type == "vxlan":
         for address in mesh.external_vteps:
             yield _admit(address)
 
 
+def _path_mtu() -> Iterator[Flow]:
+    """What does not fit is answered (RFC 1191, RFC 8201); what goes through no tunnel goes to a wire."""
+    large = f.TOO_LARGE(1)
+    for ethertype in (f.IPV4, f.IPV6):
+        yield Flow(
+            t.PATH_MTU.number, TOO_LARGE, match(large, f.ETH_TYPE(ethertype)), punt(Reason.TOO_BIG), goto=t.PUNT.number
+        )
+    yield Flow(t.PATH_MTU.number, TOO_LARGE - 1, match(large), reason="frame is larger than the tunnel carries")
+    yield Flow(t.PATH_MTU.number, NO_TUNNEL, match(f.PEER(0)), goto=t.PROVIDER_OUTPUT.number)
+
+
 def _admit(address: str) -> Flow:
     """Accept what an endpoint sends; the destination MAC says for whom it is."""
-    return Flow(t.TUNNEL_ADMIT.number, TO_PORT, match(_source(address)), goto=t.L2_LOOKUP.number)
+    return Flow(t.TUNNEL_ADMIT.number, TO_PORT, match(_source(address)), goto=t.ROUTER_ADMIT.number)
 
 
 def peer(topology: Topology, hypervisor: str, peer_id: str) -> Iterator[Rule]:
@@ -85,8 +100,8 @@ def peer(topology: Topology, hypervisor: str, peer_id: str) -> Iterator[Rule]:
             copy(f.NETWORK, f.TUNNEL_ID),
             _destination(other.tunnel_ip),
             *(option if geneve else ()),
-            output(port),
         ),
+        goto=t.PATH_MTU.number,
     )
 
 
@@ -99,7 +114,7 @@ def _admit_with_option(address: str) -> Iterator[Flow]:
         TO_SEVERAL,
         match(source, f.TUN_OPTION_PORT_KEY(0)),
         (identity,),
-        goto=t.FLOOD.number,
+        goto=t.MULTICAST.number,
     )
     yield Flow(
         t.TUNNEL_ADMIT.number,
@@ -111,30 +126,42 @@ def _admit_with_option(address: str) -> Iterator[Flow]:
 
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
-    """Broadcast of VMs here: once to every other hypervisor of the network, or once to the multicast group."""
+    """Broadcast of VMs here: once to every other hypervisor of the network, or once to the multicast group.
+
+    What is on the same wire gets its copy there.
+    """
     vni, port = live_vni(topology, network_id), _tunnel_port(topology, hypervisor)
     spread = topology.hypervisors_of(network_id)
     if vni is None or port is None or hypervisor not in spread:
         return
-    mesh = _mesh(topology)
-    foreign = _to_foreign(mesh, port)
+    foreign = copies_to_foreign(topology, hypervisor, network_id)
     sends: tuple[Action, ...] = ()
-    peers = [] if mesh.multicast_group else _peer_keys(topology, spread, hypervisor)
+    peers = peers_to_copy(topology, hypervisor, network_id, spread)
     if peers:
         buckets = [Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in peers]
         groups, to_all = copies(vni, buckets, remote=True)
         yield from groups
         sends = (set_field(f.OUT_PORT_KEY, 0), *to_all)
-    from_here = match(f.NETWORK(vni), f.FROM_TUNNEL(0))
+    from_here = match(f.NETWORK(vni), f.ORIGIN(0))
     if sends or foreign:
-        yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*sends, *foreign))
+        then = t.PROVIDER_OUTPUT.number if hypervisor in topology.wired_to(network_id) else None
+        yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*sends, *foreign), goto=then)
     if foreign:
         yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, tuple(foreign))
 
 
-def _to_foreign(mesh: TunnelMesh, port: int) -> list[Action]:
-    """Copies for endpoints that are not NovaNet's: to the multicast group, or to each of them."""
-    if mesh.tunnel_type != "vxlan":
+def peers_to_copy(topology: Topology, hypervisor: str, network_id: str, receivers: Iterable[str]) -> list[int]:
+    """Keys of those among the receiving hypervisors that need a copy of their own, as neither wire nor multicast reaches them."""
+    if _mesh(topology).multicast_group and hypervisor not in topology.wired_to(network_id):
+        return []
+    away = (other for other in receivers if not wired_both(topology, network_id, hypervisor, other))
+    return _peer_keys(topology, away, hypervisor)
+
+
+def copies_to_foreign(topology: Topology, hypervisor: str, network_id: str) -> list[Action]:
+    """Copies for endpoints that are not NovaNet's: to the multicast group, or to each of them; none where there is a wire."""
+    mesh, port = _mesh(topology), _tunnel_port(topology, hypervisor)
+    if mesh.tunnel_type != "vxlan" or port is None or hypervisor in topology.wired_to(network_id):
         return []
     targets = [mesh.multicast_group] if mesh.multicast_group else mesh.external_vteps
     sends: list[Action] = [copy(f.NETWORK, f.TUNNEL_ID)] if targets else []

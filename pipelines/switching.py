@@ -12,11 +12,12 @@ from . import tables as t
 from .addresses import PortAddresses, addresses_of
 from .flooding import copies
 from .flow import Bucket, Flow, Rule, match, output, resubmit, set_field
-from .placement import Placed, live_vni, placed
+from .placement import Placed, live_vni, placed, wired_both
+from .services import ICMPV6
 
 # priorities, a band for each table
 PORT = 100
-SECURE, TRUSTED = 100, 50
+TRUSTED, FORBIDDEN, SECURE = 300, 200, 100
 ND_OWN, ND_FOREIGN = 100, 50
 UNICAST, MULTICAST = 100, 50
 
@@ -31,14 +32,18 @@ _FORBIDDEN_ND = {
 _UNSPECIFIED_SENDERS = (131, 132, 133, 143)
 """ICMPv6 types that a host may send before it has an address: MLD reports (RFC 2710, 3810), router solicitation."""
 
-ICMPV6 = (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6))
-
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
-    """What every bridge has: forbidden neighbour discovery, and broadcast."""
-    for kind in _FORBIDDEN_ND:
-        yield Flow(t.ND_SECURITY.number, ND_FOREIGN, match(*ICMPV6, f.ICMPV6_TYPE(kind)))
-    yield Flow(t.L2_LOOKUP.number, MULTICAST, match(f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT)), goto=t.FLOOD.number)
+    """What every bridge has: what VMs must not send, and broadcast."""
+    for kind, name in _FORBIDDEN_ND.items():
+        yield Flow(
+            t.ND_SECURITY.number, ND_FOREIGN, match(*ICMPV6, f.ICMPV6_TYPE(kind)), reason=f"{name} of somebody else"
+        )
+    for ethertype, port, name in ((f.IPV4, 67, "DHCP"), (f.IPV6, 547, "DHCPv6")):
+        answer = match(f.ETH_TYPE(ethertype), f.IP_PROTO(f.UDP), f.UDP_SRC(port))
+        yield Flow(t.PORT_SECURITY.number, FORBIDDEN, answer, reason=f"a VM may not be a {name} server")
+    to_several = match(f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT))
+    yield Flow(t.L2_LOOKUP.number, MULTICAST, to_several, goto=t.MULTICAST.number)
 
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
@@ -71,6 +76,8 @@ def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
         peer = topology.get("hypervisor", found.location)
         if peer is None or peer.hypervisor_key is None:
             return
+        if wired_both(topology, found.port.network_id, hypervisor, found.location):
+            return  # it is one of the many hosts on the wire
         yield _forward_there(found, addresses, peer.hypervisor_key)
     for mac in addresses.foreign_macs:
         yield Flow(t.L2_LOOKUP.number, UNICAST, match(f.NETWORK(found.vni), f.ETH_DST(mac)), goto=t.FLOOD.number)
@@ -107,7 +114,7 @@ def _forward_there(found: Placed, addresses: PortAddresses, peer: int) -> Flow:
     return Flow(
         t.L2_LOOKUP.number,
         UNICAST,
-        match(f.NETWORK(found.vni), f.ETH_DST(addresses.mac), f.FROM_TUNNEL(0)),
+        match(f.NETWORK(found.vni), f.ETH_DST(addresses.mac), f.ORIGIN(0)),
         (set_field(f.OUT_PORT_KEY, found.key), set_field(f.PEER, peer)),
         goto=t.TUNNEL_OUTPUT.number,
     )

@@ -2,31 +2,43 @@
 
 It runs flows and groups as they are encoded, so that what is tested is what a real switch would be sent. A packet is
 a dict of field -> value; fields that it lacks are 0. Not a model of time: no timeouts, no meters, no conntrack.
+The 128-bit registers stand in a packet as the 32-bit registers that they consist of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+from zlib import crc32
 
 from pipelines import fields as f
 from pipelines.flow import IN_PORT_RESERVED, Copy, Group, Rule
 from pipelines.wire import OF13, OF15, describe, encode_flow, encode_group
 from pipelines.wire.decode import (
+    CheckLarger,
+    Clone,
     Instructions,
+    Multipath,
     Output,
+    Plain,
+    PushVlan,
     Resubmit,
     Set,
     Step,
+    Steps,
     ToGroup,
     ToMeter,
+    Track,
     buckets,
     instructions,
     match_values,
 )
 from pipelines.wire.flows import INSTRUCTIONS, TLVS
+from pipelines.wire.groups import KINDS
 
 Packet = dict[f.Field, int]
+SIZE = f.Field("size", f.EXPERIMENTER, 0, 4)
+"""Bytes of a packet, Ethernet header included, for ``check_pkt_larger``; no flow can match it."""
 DEEPEST = 64
 """Resubmits and groups within each other before a packet is dropped, as in Open vSwitch."""
 
@@ -63,9 +75,9 @@ class Interpreter:
     def __init__(
         self, flows: Iterable[tuple[bytes, bytes]], groups: Mapping[int, bytes] | None = None, version: int = OF13
     ) -> None:
-        self._groups = {
-            id: (body[0], [steps for _, steps in buckets(body, version < OF15)]) for id, body in (groups or {}).items()
-        }
+        self.down: set[int] = set()
+        """Ports that are down, for groups that watch them."""
+        self._groups = {id: (body[0], list(buckets(body, version < OF15))) for id, body in (groups or {}).items()}
         self._tables: dict[int, list[_Entry]] = {}
         for key, body in flows:
             match = [(field, value, mask) for field, (value, mask) in match_values(key[TLVS:]).items()]
@@ -87,10 +99,13 @@ class Interpreter:
     def run(self, packet: Mapping[f.Field, int], in_port: int, table: int = 0) -> Outcome:
         """Let a packet in by a port."""
         outcome = Outcome([], [])
-        self._lookup(table, {**packet, f.IN_PORT: in_port}, in_port, outcome, 0)
+        running: Packet = {}
+        for field, value in (*packet.items(), (f.IN_PORT, in_port)):
+            _write(running, field, 0, 8 * field.size, value)
+        self._lookup(table, running, outcome, 0)
         return outcome
 
-    def _lookup(self, number: int, packet: Packet, in_port: int, outcome: Outcome, depth: int) -> None:
+    def _lookup(self, number: int, packet: Packet, outcome: Outcome, depth: int) -> None:
         """Tables from ``number`` on; changes ``packet`` as the flows do."""
         next: int | None = number
         while next is not None and depth < DEEPEST:
@@ -99,7 +114,8 @@ class Interpreter:
                 return
             outcome.flows.append(entry.line)
             assert not entry.done.other, entry.line
-            self._apply(entry.done.actions, packet, in_port, outcome, depth)
+            if not self._apply(entry.done.actions, packet, outcome, depth):
+                return
             if entry.done.metadata is not None:
                 value, mask = entry.done.metadata
                 packet[f.METADATA] = packet.get(f.METADATA, 0) & ~mask | value & mask
@@ -116,37 +132,102 @@ class Interpreter:
                 best = entry
         return best
 
-    def _apply(self, steps: Iterable[Step], packet: Packet, in_port: int, outcome: Outcome, depth: int) -> None:
+    def _apply(self, steps: Iterable[Step], packet: Packet, outcome: Outcome, depth: int) -> bool:
+        """Do the actions; False when the packet goes no further."""
         for step in steps:
             match step:
                 case Output(port):
-                    self._output(port, packet, in_port, outcome)
+                    self._output(port, packet, outcome)
                 case Set(field, value, mask):
-                    packet[field] = packet.get(field, 0) & ~mask | value & mask
+                    _write(packet, field, 0, 8 * field.size, _read(packet, field) & ~mask | value & mask)
                 case Copy(source, source_offset, target, target_offset, width):
-                    ones = (1 << width) - 1
-                    bits = packet.get(source, 0) >> source_offset & ones
-                    packet[target] = packet.get(target, 0) & ~(ones << target_offset) | bits << target_offset
+                    _write(packet, target, target_offset, width, _read(packet, source) >> source_offset)
                 case Resubmit(table):
-                    self._lookup(table, packet, in_port, outcome, depth + 1)
+                    self._lookup(table, packet, outcome, depth + 1)
                 case ToGroup(id):
-                    self._group(id, packet, in_port, outcome, depth + 1)
+                    self._group(id, packet, outcome, depth + 1)
                 case ToMeter():
                     pass
+                case Plain("dec_ttl"):
+                    if packet.get(f.IP_TTL, 0) <= 1:
+                        return False
+                    packet[f.IP_TTL] -= 1
+                case PushVlan():
+                    self._push_vlan(packet)
+                case Plain("pop_vlan"):
+                    self._pop_vlan(packet)
+                case CheckLarger(size, field, offset):
+                    _write(packet, field, offset, 1, packet.get(SIZE, 0) > size)
+                case Multipath(_, basis, _, links, _, target):
+                    _write(packet, target.field, target.offset, target.width, crc32(_flow_of(packet), basis) % links)
+                case Clone(actions):
+                    self._apply(actions, dict(packet), outcome, depth)
+                case Track():
+                    raise NotImplementedError("the interpreter tracks no connections: use a real switch")
                 case _:
                     raise AssertionError(f"unknown action {step}")
+        return True
 
-    def _group(self, id: int, packet: Packet, in_port: int, outcome: Outcome, depth: int) -> None:
-        """All buckets of an ``all`` group, the first of another; each works on a copy of the packet."""
+    def _group(self, id: int, packet: Packet, outcome: Outcome, depth: int) -> None:
+        """All buckets of an ``all`` group, the first that is alive of another; each works on a copy of the packet."""
         kind, steps = self._groups[id]
-        for bucket in steps if kind == 0 else steps[:1]:
+        alive = steps if kind == KINDS["all"] else [bucket for bucket in steps if self._alive(bucket)][:1]
+        for bucket in alive:
             if depth < DEEPEST:
-                self._apply(bucket, dict(packet), in_port, outcome, depth)
+                self._apply(bucket.actions, dict(packet), outcome, depth)
+
+    def _alive(self, bucket: Steps) -> bool:
+        """Whether what the bucket watches is up; a group is when one of its buckets is."""
+        if bucket.watch_group is not None:
+            return any(map(self._alive, self._groups.get(bucket.watch_group, (0, []))[1]))
+        return bucket.watch_port is None or bucket.watch_port not in self.down
 
     @staticmethod
-    def _output(port: int, packet: Packet, in_port: int, outcome: Outcome) -> None:
+    def _push_vlan(packet: Packet) -> None:
+        """One tag is enough for this model."""
+        assert not packet.get(f.VLAN_VID), "a second VLAN tag"
+        packet[f.VLAN_VID] = _TAG
+
+    @staticmethod
+    def _pop_vlan(packet: Packet) -> None:
+        assert packet.get(f.VLAN_VID, 0) & _TAG, "no VLAN tag to take off"
+        packet[f.VLAN_VID] = 0
+
+    @staticmethod
+    def _output(port: int, packet: Packet, outcome: Outcome) -> None:
         """A packet never goes back to its in_port, save by the reserved port IN_PORT."""
+        in_port = packet[f.IN_PORT]
         if port == IN_PORT_RESERVED:
             outcome.sent.append(Sent(in_port, dict(packet)))
         elif port != in_port:
             outcome.sent.append(Sent(port, dict(packet)))
+
+
+_TAG = 0x1000
+_HASHED = (
+    f.ETH_TYPE, f.IP_PROTO, f.IPV4_SRC, f.IPV4_DST, f.IPV6_SRC, f.IPV6_DST, f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST,
+)  # fmt: skip
+
+
+def _flow_of(packet: Packet) -> bytes:
+    """What makes packets of one flow alike, in whatever direction."""
+    values = [packet.get(field, 0) for field in _HASHED]
+    pairs = (sorted(values[at : at + 2]) for at in range(2, len(values), 2))
+    return repr((values[:2], *pairs)).encode()
+
+
+def _read(packet: Packet, field: f.Field) -> int:
+    """A field's value."""
+    if isinstance(field, f.WideRegister):
+        return sum(packet.get(part, 0) << shift for part, shift in field.parts)
+    return packet.get(f.IN_PORT if field is f.INGRESS else field, 0)
+
+
+def _write(packet: Packet, field: f.Field, offset: int, width: int, value: int) -> None:
+    """Set bits of a field."""
+    mask = (1 << width) - 1 << offset
+    new = _read(packet, field) & ~mask | value << offset & mask
+    if isinstance(field, f.WideRegister):
+        packet.update({part: new >> shift & part.ones for part, shift in field.parts})
+    else:
+        packet[f.IN_PORT if field is f.INGRESS else field] = new

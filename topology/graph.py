@@ -8,17 +8,36 @@ O(1) what compilers and validation ask often; ``apply`` keeps them true, edit by
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import networkx
 
 from .changes import Change, Edit
-from .model import KINDS, Bridge, Hypervisor, Network, Object, Port, Subnet, TunnelMesh, Vif
+from .gateways import candidates
+from .model import (
+    KINDS,
+    Bridge,
+    FloatingIp,
+    Hypervisor,
+    Link,
+    Listener,
+    Neighbour,
+    Network,
+    Object,
+    Port,
+    PortForwarding,
+    Router,
+    Subnet,
+    TunnelMesh,
+    Vif,
+)
+from .realms import Realms
 
 Node = tuple[str, str]
-OBSERVED = ("vif", "bridge")
+K = TypeVar("K", bound=Hashable)
+OBSERVED = ("vif", "bridge", "link", "listener")
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -31,7 +50,24 @@ def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
             found = [("network_id", ("network", obj.network_id))]
             subnets = {f.subnet_id for f in obj.fixed_ips or () if f.subnet_id}
             found += [("fixed_ips", ("subnet", subnet)) for subnet in sorted(subnets)]
+            if obj.router_id is not None:
+                found.append(("router_id", ("router", obj.router_id)))
             return found
+        case Router():
+            named = {each.hypervisor_id for each in obj.gateway_hypervisors}
+            return [("gateway_hypervisors", ("hypervisor", id)) for id in sorted(named)]
+        case FloatingIp():
+            found = [("floating_network_id", ("network", obj.floating_network_id))]
+            return found + ([("subnet_id", ("subnet", obj.subnet_id))] if obj.subnet_id else [])
+        case PortForwarding():
+            return [
+                ("floating_ip_id", ("floating-ip", obj.floating_ip_id)),
+                ("internal_port_id", ("port", obj.internal_port_id)),
+            ]
+        case Neighbour() | Listener():
+            return [("network_id", ("network", obj.network_id))]
+        case Link():
+            return [("hypervisor_id", ("hypervisor", obj.hypervisor_id)), ("peer_id", ("hypervisor", obj.peer_id))]
         case Vif():
             return [("port_id", ("port", obj.port_id)), ("hypervisor_id", ("hypervisor", obj.hypervisor_id))]
         case Bridge():
@@ -50,14 +86,28 @@ class Topology:
         self.hypervisor_keys: dict[int, str] = {}
         self.macs: dict[tuple[str, str], str] = {}
         self.addresses: dict[tuple[str, str], str] = {}
+        self.router_keys: dict[int, str] = {}
+        self.neighbours: dict[tuple[str, str], str] = {}
         self.names: dict[tuple[str, str, str], str] = {}
         self._subnets: defaultdict[str, set[str]] = defaultdict(set)
         self._ports: defaultdict[str, set[str]] = defaultdict(set)
         self._located: defaultdict[str, set[str]] = defaultdict(set)
         self._spread: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._networks_on: defaultdict[str, set[str]] = defaultdict(set)
-        self._shared: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._where: dict[str, str] = {}
+        self._interfaces: defaultdict[str, set[str]] = defaultdict(set)
+        self._routed: defaultdict[str, set[str]] = defaultdict(set)
+        self._floating: defaultdict[str, set[str]] = defaultdict(set)
+        self._forwardings: defaultdict[str, set[str]] = defaultdict(set)
+        self._wires: defaultdict[str, set[str]] = defaultdict(set)
+        self._listeners: defaultdict[str, set[str]] = defaultdict(set)
+        self._wanted: defaultdict[str, set[str]] = defaultdict(set)
+        self._neighbours: defaultdict[str, set[str]] = defaultdict(set)
+        self._gateways: dict[str, tuple[str, ...]] = {}
+        self._ipv6_endpoints = 0
+        self._paired: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._reasons: dict[str, frozenset[tuple[str, str]]] = {}
+        self._realms = Realms(self._joined)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -73,6 +123,11 @@ class Topology:
     def mesh(self) -> TunnelMesh | None:
         """The tunnel mesh; None only before the store has made it."""
         return next(iter(self._objects["tunnel-mesh"].values()), None)
+
+    @property
+    def underlay_version(self) -> int:
+        """6 as soon as one hypervisor has an IPv6 tunnel address, since its packets are the larger ones; else 4."""
+        return 6 if self._ipv6_endpoints else 4
 
     def subnets_of(self, network_id: str) -> frozenset[str] | set[str]:
         """Ids of the subnets of a network."""
@@ -95,8 +150,108 @@ class Topology:
         return self._networks_on.get(hypervisor_id, _NOTHING)
 
     def peers_of(self, hypervisor_id: str) -> Mapping[str, int]:
-        """The hypervisors that share networks with this one, with the number of networks."""
-        return self._shared.get(hypervisor_id, Counter())
+        """The hypervisors that share realms with this one, with the number of realms."""
+        return self._realms.peers(hypervisor_id)
+
+    def reachers_of(self, network_id: str) -> Mapping[str, int]:
+        """The hypervisors that reach a network: those of its realm (see ``realms``)."""
+        return self._realms.hypervisors(network_id)
+
+    def reached_from(self, hypervisor_id: str) -> Iterator[str]:
+        """Ids of the networks that a hypervisor reaches, each once."""
+        return self._realms.reached(hypervisor_id)
+
+    def realm_of(self, network_id: str) -> frozenset[str]:
+        """Ids of the networks that routers join with this one, itself included."""
+        return self._realms.networks(network_id)
+
+    def interfaces_of(self, router_id: str) -> list[Port]:
+        """The ports that are a router's interfaces, ordered by key; its gateway is among them."""
+        found: list[Port] = [self._objects["port"][id] for id in self._interfaces.get(router_id, ())]
+        return sorted(found, key=lambda port: port.port_key or 0)
+
+    def routed_by(self, network_id: str) -> list[Port]:
+        """The interfaces that routers have in a network, ordered by key."""
+        found: list[Port] = [self._objects["port"][id] for id in self._routed.get(network_id, ())]
+        return sorted(found, key=lambda port: port.port_key or 0)
+
+    def gateway_of(self, router_id: str) -> Port | None:
+        """The interface that leads a router to the outside: the one in an external network."""
+        return next((port for port in self.interfaces_of(router_id) if self._is_external(port.network_id)), None)
+
+    def gateways_of(self, router_id: str) -> tuple[str, ...]:
+        """Ids of the hypervisors that may be the router's gateway, best first; none when it has no way out."""
+        return self._gateways.get(router_id, ())
+
+    def floating_of(self, port_id: str) -> frozenset[str] | set[str]:
+        """Ids of the floating IPs that stand for a port."""
+        return self._floating.get(port_id, _NOTHING)
+
+    def forwardings_of(self, floating_ip_id: str) -> frozenset[str] | set[str]:
+        """Ids of the port forwardings of a floating IP."""
+        return self._forwardings.get(floating_ip_id, _NOTHING)
+
+    def router_to(self, floating: FloatingIp) -> str | None:
+        """Id of the router by which a floating IP's port, or that of one of its forwardings, is reached from outside."""
+        if floating.port_id is not None:
+            return self.router_to_port(floating.id, floating.port_id, floating.floating_network_id)
+        return self.router_of_floating(floating.id)
+
+    def router_of_floating(self, floating_ip_id: str) -> str | None:
+        """Id of the router that leads from a floating IP to its port, or to the port of its first forwarding."""
+        floating: FloatingIp | None = self.get("floating-ip", floating_ip_id)
+        if floating is None:
+            return None
+        port_id = floating.port_id
+        if port_id is None:
+            first = min(self.forwardings_of(floating_ip_id), default=None)
+            port_id = self._objects["port-forwarding"][first].internal_port_id if first is not None else None
+        return None if port_id is None else self.router_to_port(floating_ip_id, port_id, floating.floating_network_id)
+
+    def router_to_port(self, floating_ip_id: str, port_id: str, outside: str | None = None) -> str | None:
+        """Id of the router with an interface in the port's network and its gateway in the floating IP's."""
+        port: Port | None = self.get("port", port_id)
+        floating: FloatingIp | None = self.get("floating-ip", floating_ip_id)
+        outside = outside or (floating.floating_network_id if floating is not None else None)
+        for interface in self.routed_by(port.network_id) if port is not None else ():
+            way_out = self.gateway_of(interface.router_id or "")
+            if way_out is not None and way_out.network_id == outside:
+                return interface.router_id
+        return None
+
+    def neighbours_in(self, network_id: str) -> frozenset[str] | set[str]:
+        """Ids of the hosts outside that are known in a provider network."""
+        return self._neighbours.get(network_id, _NOTHING)
+
+    def listeners_of(self, network_id: str) -> frozenset[str] | set[str]:
+        """Ids of the multicast groups (``listener``) that are known in a network: somebody wants them, or did."""
+        return self._listeners.get(network_id, _NOTHING)
+
+    def wanted_by(self, port_id: str) -> frozenset[str] | set[str]:
+        """Ids of the multicast groups (``listener``) that a port wants."""
+        return self._wanted.get(port_id, _NOTHING)
+
+    def wired_to(self, network_id: str) -> frozenset[str] | set[str]:
+        """Ids of the hypervisors that are wired to a provider network."""
+        network: Network | None = self.get("network", network_id)
+        wire = network.physical_network if network is not None else None
+        return _NOTHING if wire is None else self._wires.get(wire, _NOTHING)
+
+    def linked_to(self, hypervisor_id: str) -> set[str]:
+        """Ids of the hypervisors that this one and they watch each other: one of the two is a gateway of a realm of both."""
+        found: set[str] = set()
+        for network in self._realms.reached(hypervisor_id):
+            if self._is_external(network):
+                continue  # who has VMs outside needs no gateway for them
+            for interface in self._routed.get(network, ()):
+                gateways = self._gateways.get(self._objects["port"][interface].router_id, ())
+                found.update(self._realms.hypervisors(network) if hypervisor_id in gateways else gateways)
+        found.discard(hypervisor_id)
+        return found
+
+    def paired(self, network_id: str, ip_address: str) -> frozenset[str] | set[str]:
+        """Ids of the ports that have an address among their allowed address pairs."""
+        return self._paired.get((network_id, ip_address), _NOTHING)
 
     def location(self, port_id: str) -> str | None:
         """The hypervisor a port is on: where it is seen plugged, else where the store last had it."""
@@ -124,19 +279,25 @@ class Topology:
 
         Derived kinds tell what followed, with hypervisors as old and new: ``location`` (id = port), ``membership``
         (id = network: one of its ports came, went or moved) and ``presence`` (id = network: it got its first port
-        on the new one, or lost its last on the old one).
+        on the new one, or lost its last on the old one); ``gateways`` (id = router: its possible gateways, in order, were
+        the old and are the new ones); and ``reach`` (id = hypervisor: it no longer reaches the networks in old, and now
+        reaches those in new); and ``underlay`` (id = empty: the version of IP that tunnels count with).
         """
         changes = []
         for kind, id, value in edits:
             old = self._objects[kind].get(id)
             if old == value:
                 continue
+            underlay = self.underlay_version
             if old is not None:
                 self._forget(kind, id, old)
             if value is not None:
                 self._learn(kind, id, value)
             changes.append(Change(kind, id, old, value))
             changes += self._relocate(kind, id, old, value)
+            changes += self._reroute(kind, id, old, value)
+            if self.underlay_version != underlay:
+                changes.append(Change("underlay", "", underlay, self.underlay_version))
         return changes
 
     def _learn(self, kind: str, id: str, obj: Any) -> None:
@@ -180,9 +341,36 @@ class Topology:
                 for fixed in obj.fixed_ips or ():
                     if fixed.subnet_id and fixed.ip_address:
                         self.addresses[fixed.subnet_id, fixed.ip_address] = id
+                for pair in obj.allowed_address_pairs:
+                    self._paired[obj.network_id, pair.ip_address].add(id)
+                if obj.router_id is not None:
+                    self._interfaces[obj.router_id].add(id)
+                    self._routed[obj.network_id].add(id)
+            case Router():
+                if obj.router_key is not None:
+                    self.router_keys[obj.router_key] = id
+            case FloatingIp():
+                if obj.subnet_id and obj.floating_ip_address:
+                    self.addresses[obj.subnet_id, obj.floating_ip_address] = id
+                if obj.mac_address is not None:
+                    self.macs[obj.floating_network_id, obj.mac_address] = id
+                if obj.port_id is not None:
+                    self._floating[obj.port_id].add(id)
+            case PortForwarding():
+                self._forwardings[obj.floating_ip_id].add(id)
+            case Neighbour():
+                self.neighbours[obj.network_id, obj.ip_address] = id
+                self._neighbours[obj.network_id].add(id)
+            case Listener():
+                self._listeners[obj.network_id].add(id)
+                for port in obj.ports:
+                    self._wanted[port].add(id)
             case Hypervisor():
                 if obj.hypervisor_key is not None:
                     self.hypervisor_keys[obj.hypervisor_key] = id
+                self._ipv6_endpoints += _has_ipv6(obj)
+                for mapping in obj.bridge_mappings:
+                    self._wires[mapping.physical_network].add(id)
 
     def _unindex(self, kind: str, id: str, obj: Any) -> None:
         def drop(index: dict[Any, str], key: Any) -> None:
@@ -202,8 +390,32 @@ class Topology:
                 drop(self.macs, (obj.network_id, obj.mac_address))
                 for fixed in obj.fixed_ips or ():
                     drop(self.addresses, (fixed.subnet_id, fixed.ip_address))
+                for address in {pair.ip_address for pair in obj.allowed_address_pairs}:
+                    _discard(self._paired, (obj.network_id, address), id)
+                if obj.router_id is not None:
+                    _discard(self._interfaces, obj.router_id, id)
+                    _discard(self._routed, obj.network_id, id)
+            case Router():
+                drop(self.router_keys, obj.router_key)
+            case FloatingIp():
+                drop(self.addresses, (obj.subnet_id, obj.floating_ip_address))
+                drop(self.macs, (obj.floating_network_id, obj.mac_address))
+                if obj.port_id is not None:
+                    _discard(self._floating, obj.port_id, id)
+            case PortForwarding():
+                _discard(self._forwardings, obj.floating_ip_id, id)
+            case Neighbour():
+                drop(self.neighbours, (obj.network_id, obj.ip_address))
+                _discard(self._neighbours, obj.network_id, id)
+            case Listener():
+                _discard(self._listeners, obj.network_id, id)
+                for port in obj.ports:
+                    _discard(self._wanted, port, id)
             case Hypervisor():
                 drop(self.hypervisor_keys, obj.hypervisor_key)
+                self._ipv6_endpoints -= _has_ipv6(obj)
+                for mapping in obj.bridge_mappings:
+                    _discard(self._wires, mapping.physical_network, id)
 
     # --- where ports are -----------------------------------------------------------------------------------------
 
@@ -220,10 +432,14 @@ class Topology:
             return []
         network = port.network_id if port is not None else old.network_id
         changes = [Change("location", id, before, here), Change("membership", network, before, here)]
-        if before is not None and self._leave(id, network, before):
-            changes.append(Change("presence", network, before, None))
-        if here is not None and self._enter(id, network, here):
-            changes.append(Change("presence", network, None, here))
+        if before is not None:
+            if self._leave(id, network, before):
+                changes.append(Change("presence", network, before, None))
+            changes += self._realms.leave(network, before)
+        if here is not None:
+            if self._enter(id, network, here):
+                changes.append(Change("presence", network, None, here))
+            changes += self._realms.enter(network, here)
         return changes
 
     def _enter(self, port_id: str, network_id: str, hypervisor_id: str) -> bool:
@@ -235,10 +451,6 @@ class Topology:
         first = spread[hypervisor_id] == 1
         if first:
             self._networks_on[hypervisor_id].add(network_id)
-            for other in spread:
-                if other != hypervisor_id:
-                    self._shared[hypervisor_id][other] += 1
-                    self._shared[other][hypervisor_id] += 1
         return first
 
     def _leave(self, port_id: str, network_id: str, hypervisor_id: str) -> bool:
@@ -251,25 +463,76 @@ class Topology:
         if last:
             del spread[hypervisor_id]
             _discard(self._networks_on, hypervisor_id, network_id)
-            for other in spread:
-                _decrement(self._shared, hypervisor_id, other)
-                _decrement(self._shared, other, hypervisor_id)
         if not spread:
             del self._spread[network_id]
         return last
 
+    # --- what routers join ---------------------------------------------------------------------------------------
 
-def _discard(index: defaultdict[str, set[str]], key: str, value: str) -> None:
+    def _is_external(self, network_id: str) -> bool:
+        network: Network | None = self.get("network", network_id)
+        return network is not None and network.external
+
+    def _joined(self, network_id: str) -> Iterator[str]:
+        """The networks that routers join a network to, one hop away."""
+        if self._is_external(network_id):
+            return
+        for interface in self._routed.get(network_id, ()):
+            for port in self._interfaces[self._objects["port"][interface].router_id]:
+                other = self._objects["port"][port].network_id
+                if not self._is_external(other):
+                    yield other
+
+    def _reroute(self, kind: str, id: str, old: Any, new: Any) -> list[Change]:
+        """What follows from changes of routers, of their interfaces and of the wires that lead outside."""
+        obj = new or old
+        match obj:
+            case Port() if obj.router_id is not None and (old is None or new is None):
+                networks = {port.network_id for port in self.interfaces_of(obj.router_id)} | {obj.network_id}
+                changes = [] if self._is_external(obj.network_id) else self._realms.regroup(networks)
+                return changes + self._place_gateways(obj.router_id)
+            case Router():
+                return self._place_gateways(id)
+            case Hypervisor():
+                if (
+                    old is None
+                    or new is None
+                    or (old.bridge_mappings, old.gateway) != (new.bridge_mappings, new.gateway)
+                ):
+                    return [change for router in list(self._interfaces) for change in self._place_gateways(router)]
+            case Network(external=True):
+                interfaces = [self._objects["port"][port].router_id for port in self._routed.get(id, ())]
+                return [change for router in interfaces for change in self._place_gateways(router)]
+        return []
+
+    def _place_gateways(self, router_id: str) -> list[Change]:
+        """Find a router's gateways; they reach the networks that it has interfaces in."""
+        router: Router | None = self.get("router", router_id)
+        way_out = self.gateway_of(router_id)
+        before = self._gateways.get(router_id, ())
+        now: tuple[str, ...] = ()
+        if router is not None and way_out is not None:
+            now = candidates(router, self._objects["network"][way_out.network_id], self.all("hypervisor"))
+        inside = {p.network_id for p in self.interfaces_of(router_id) if not self._is_external(p.network_id)}
+        reasons = frozenset((network, hypervisor) for network in inside for hypervisor in now)
+        known = self._reasons.get(router_id, frozenset())
+        changes = [Change("gateways", router_id, before, now)] if now != before else []
+        for network, hypervisor in sorted(reasons - known):
+            changes += self._realms.enter(network, hypervisor)
+        for network, hypervisor in sorted(known - reasons):
+            changes += self._realms.leave(network, hypervisor)
+        self._gateways[router_id], self._reasons[router_id] = now, reasons
+        if router is None and way_out is None:
+            del self._gateways[router_id], self._reasons[router_id]
+        return changes
+
+
+def _has_ipv6(hypervisor: Hypervisor) -> bool:
+    return hypervisor.tunnel_ip is not None and ":" in hypervisor.tunnel_ip
+
+
+def _discard(index: defaultdict[K, set[str]], key: K, value: str) -> None:
     members = index[key]
     members.discard(value)
     if not members:
-        del index[key]
-
-
-def _decrement(index: defaultdict[str, Counter[str]], key: str, other: str) -> None:
-    counts = index[key]
-    counts[other] -= 1
-    if not counts[other]:
-        del counts[other]
-    if not counts:
         del index[key]

@@ -8,6 +8,7 @@ type (who may write it, what it refers to) stands in its ``Meta(extra=...)``:
 ``read_only``  set by NovaNet, refused in requests
 ``admin``      may be written by administrators only
 ``immutable``  fixed once the object exists
+``ordered``    the order of a list of text matters
 ``allocated``  chosen by NovaNet when left out, and kept when a later write leaves it out
 
 A field has one ``Meta`` with an ``extra``, or several, which msgspec merges; ``traits`` gives the sum.
@@ -104,6 +105,39 @@ class Network(Object, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    external: Annotated[
+        bool,
+        Meta(
+            extra={"admin": True, "immutable": True},
+            description="the outside: routers have their gateways here, floating IPs their addresses",
+        ),
+    ] = False
+    physical_network: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=64,
+                pattern="^[A-Za-z0-9_.-]+$",
+                extra={"admin": True, "immutable": True},
+                description="makes it a provider network: the name by which hypervisors' bridge_mappings know the wire",
+            ),
+        ]
+        | None
+    ) = None
+    segmentation_id: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=4094,
+                extra={"admin": True, "immutable": True},
+                description="VLAN on the physical network; untagged (flat) when left out",
+            ),
+        ]
+        | None
+    ) = None
+    dns_domain: Annotated[str, Meta(max_length=253, description="domain of its VMs' names; `internal` when empty")] = ""
 
 
 class AllocationPool(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -111,6 +145,13 @@ class AllocationPool(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
     start: Ip
     end: Ip
+
+
+class HostRoute(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A route: what goes to ``destination`` goes by way of ``nexthop``."""
+
+    destination: Cidr
+    nexthop: Ip
 
 
 class Subnet(Object, frozen=True, kw_only=True):
@@ -141,6 +182,80 @@ class Subnet(Object, frozen=True, kw_only=True):
         tuple[AllocationPool, ...],
         Meta(max_length=64, description="where addresses are allocated; all the cidr when empty"),
     ] = ()
+    enable_dhcp: Annotated[
+        bool, Meta(description="whether NovaNet answers DHCP here, and for IPv6 sends router advertisements")
+    ] = True
+    ipv6_address_mode: (
+        Annotated[
+            Literal["dhcpv6-stateful", "dhcpv6-stateless", "slaac"],
+            Meta(
+                extra={"immutable": True, "allocated": True},
+                description="how VMs get their IPv6 addresses; dhcpv6-stateful when left out, none for IPv4",
+            ),
+        ]
+        | None
+    ) = None
+    dns_nameservers: Annotated[
+        tuple[Ip, ...],
+        Meta(
+            max_length=8,
+            extra={"ordered": True},
+            description="told to VMs in this order; NovaNet's own resolver when empty",
+        ),
+    ] = ()
+    host_routes: Annotated[tuple[HostRoute, ...], Meta(max_length=64, description="routes told to VMs by DHCP")] = ()
+
+
+class StaticRoute(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A route of a router. Several to one destination share its traffic, each flow on one of them."""
+
+    destination: Cidr
+    nexthop: Ip
+
+
+class PolicyRoute(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Decides before the routes where packets go; of those that match, the one with the highest priority."""
+
+    priority: Annotated[int, Meta(ge=0, le=1000)]
+    action: Literal["reroute", "drop", "allow"] = "reroute"
+    """``allow`` leaves it to the routes."""
+    source: Cidr | None = None
+    destination: Cidr | None = None
+    protocol: Literal["tcp", "udp", "icmp"] | None = None
+    destination_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    nexthops: Annotated[
+        tuple[Ip, ...], Meta(max_length=16, description="for `reroute`: flows are spread over them")
+    ] = ()
+
+
+class RouterGateway(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A hypervisor that may be a router's gateway; the one with the highest priority that is alive is."""
+
+    hypervisor_id: Annotated[Uuid, _ref("hypervisor")]
+    priority: Annotated[int, Meta(ge=0, le=32767)] = 0
+
+
+class Router(Object, frozen=True, kw_only=True):
+    """Routes between networks, on every hypervisor.
+
+    Its interfaces are ports with its ``router_id``; one in an external network is its gateway to the outside.
+    """
+
+    KIND = "router"
+    COLLECTION = "routers"
+    UNIQUE = (("router_key",),)
+
+    admin_state_up: bool = True
+    enable_snat: Annotated[
+        bool, Meta(description="whether what leaves by the gateway gets the gateway's address as its source")
+    ] = True
+    routes: Annotated[tuple[StaticRoute, ...], Meta(max_length=256)] = ()
+    policy_routes: Annotated[tuple[PolicyRoute, ...], Meta(max_length=256)] = ()
+    gateway_hypervisors: Annotated[
+        tuple[RouterGateway, ...],
+        Meta(max_length=5, extra={"admin": True}, description="chosen by NovaNet when empty"),
+    ] = ()
+    router_key: Annotated[int | None, READ_ONLY, Meta(description="16-bit number of the router in the switches")] = None
 
 
 class FixedIp(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -155,6 +270,14 @@ class AddressPair(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
     ip_address: Annotated[str, Meta(max_length=49, description="address or prefix")]
     mac_address: Mac | None = None
+
+
+class DhcpOption(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A DHCP option for one port, by Neutron's name or by number."""
+
+    opt_name: Annotated[str, Meta(min_length=1, max_length=64)]
+    opt_value: Annotated[str, Meta(max_length=1024)]
+    ip_version: Literal[4, 6] = 4
 
 
 class Port(Object, frozen=True, kw_only=True):
@@ -180,6 +303,14 @@ class Port(Object, frozen=True, kw_only=True):
     ) = None
     allowed_address_pairs: Annotated[tuple[AddressPair, ...], Meta(max_length=64)] = ()
     port_security_enabled: bool = True
+    router_id: Annotated[
+        Uuid | None,
+        _ref("router"),
+        IMMUTABLE,
+        Meta(description="makes it an interface of this router, with the subnets' gateway addresses unless told"),
+    ] = None
+    dns_name: Annotated[str, Meta(max_length=63, description="host name of the VM in its network")] = ""
+    extra_dhcp_opts: Annotated[tuple[DhcpOption, ...], Meta(max_length=32)] = ()
     device_id: Annotated[str, Meta(max_length=255, description="the VM")] = ""
     device_owner: Annotated[str, Meta(max_length=255)] = ""
     host_id: Annotated[
@@ -188,6 +319,63 @@ class Port(Object, frozen=True, kw_only=True):
         Meta(extra={"ref": "hypervisor", "weak": True}, description="the hypervisor it was last seen on"),
     ] = None
     port_key: Annotated[int | None, READ_ONLY, Meta(description="32-bit number of the port in the switches")] = None
+
+
+class FloatingIp(Object, frozen=True, kw_only=True):
+    """An address outside that stands for a VM's address, on the VM's own hypervisor."""
+
+    KIND = "floating-ip"
+    COLLECTION = "floating-ips"
+    UNIQUE = (("subnet_id", "floating_ip_address"), ("floating_network_id", "mac_address"))
+
+    floating_network_id: Annotated[Uuid, _ref("network"), IMMUTABLE]
+    subnet_id: Annotated[Uuid | None, Meta(extra={"ref": "subnet", "immutable": True, "allocated": True})] = None
+    floating_ip_address: Annotated[Ip | None, Meta(extra={"immutable": True, "allocated": True})] = None
+    mac_address: Annotated[Mac | None, READ_ONLY] = None
+    port_id: Annotated[
+        Uuid | None, Meta(extra={"ref": "port", "weak": True}, description="the VM's port; none: it waits")
+    ] = None
+    fixed_ip_address: Annotated[
+        Ip | None, Meta(description="which of the port's addresses; the first of the same version when left out")
+    ] = None
+
+
+class PortForwarding(Object, frozen=True, kw_only=True):
+    """One TCP or UDP port of a floating IP that stands for a port of a VM; done on the router's gateway."""
+
+    KIND = "port-forwarding"
+    COLLECTION = "port-forwardings"
+    UNIQUE = (("floating_ip_id", "protocol", "external_port"),)
+
+    floating_ip_id: Annotated[Uuid, _ref("floating-ip"), IMMUTABLE]
+    protocol: Literal["tcp", "udp"]
+    external_port: Annotated[int, Meta(ge=1, le=65535)]
+    internal_port_id: Annotated[Uuid, _ref("port")]
+    internal_ip_address: Annotated[
+        Ip | None, Meta(extra={"allocated": True}, description="the first of the port's of the same version")
+    ] = None
+    internal_port: Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Neighbour(Object, frozen=True, kw_only=True):
+    """The MAC address of a host outside, in a provider network: learned by NovaNet, or set by an administrator."""
+
+    KIND = "neighbour"
+    COLLECTION = "neighbours"
+    TENANT = False
+    UNIQUE = (("network_id", "ip_address"),)
+
+    network_id: Annotated[Uuid, _ref("network"), IMMUTABLE]
+    ip_address: Annotated[Ip, IMMUTABLE]
+    mac_address: Mac
+    learned: Annotated[bool, READ_ONLY] = False
+
+
+class BridgeMapping(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Which bridge of a hypervisor leads to a physical network."""
+
+    physical_network: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.-]+$")]
+    bridge: Annotated[str, Meta(min_length=1, max_length=15, pattern="^[A-Za-z0-9_.-]+$")]
 
 
 class Hypervisor(Object, frozen=True, kw_only=True):
@@ -212,6 +400,12 @@ class Hypervisor(Object, frozen=True, kw_only=True):
     ] = ""
     bridge: Annotated[str, Meta(min_length=1, max_length=15, pattern="^[A-Za-z0-9_.-]+$")] = "br-int"
     datapath_type: Literal["auto", "system", "netdev"] = "auto"
+    bridge_mappings: Annotated[
+        tuple[BridgeMapping, ...], Meta(max_length=64, description="the physical networks that it is wired to")
+    ] = ()
+    gateway: Annotated[
+        bool, Meta(description="whether NovaNet may choose it as gateway of routers to networks that it is wired to")
+    ] = True
     hypervisor_key: Annotated[
         int | None, READ_ONLY, Meta(description="16-bit number of the hypervisor in the switches")
     ] = None
@@ -232,6 +426,10 @@ class TunnelMesh(Object, frozen=True, kw_only=True):
     underlay_mtu: Annotated[int, Meta(ge=1280, le=65535, description="bytes of an IP packet between hypervisors")] = (
         1500
     )
+    bfd_interval: Annotated[
+        int, Meta(ge=10, le=10000, description="milliseconds between the probes of gateways (RFC 5880)")
+    ] = 100
+    bfd_multiplier: Annotated[int, Meta(ge=2, le=20, description="probes lost until a gateway counts as dead")] = 3
     multicast_group: (
         Annotated[
             Ip,
@@ -247,7 +445,10 @@ class TunnelMesh(Object, frozen=True, kw_only=True):
     ] = ()
 
 
-KINDS: dict[str, type[Object]] = {cls.KIND: cls for cls in (Network, Subnet, Port, Hypervisor, TunnelMesh)}
+KINDS: dict[str, type[Object]] = {
+    cls.KIND: cls
+    for cls in (Network, Subnet, Router, Port, FloatingIp, PortForwarding, Neighbour, Hypervisor, TunnelMesh)
+}
 """Every kind of the intent store, in an order in which references point backwards."""
 
 
@@ -271,10 +472,32 @@ class Bridge(Struct, frozen=True, kw_only=True):
 
     hypervisor_id: str
     tunnel_ofport: int | None = None
+    provider_ofports: tuple[tuple[str, int], ...] = ()
+    """(physical network, OpenFlow port towards it) for each mapping that is in place."""
     underlay_mtu: int | None = None
     datapath_type: str = ""
     ovs_version: str = ""
     problems: tuple[str, ...] = ()
+
+
+class Link(Struct, frozen=True, kw_only=True):
+    """The probe (BFD) from a hypervisor to another one. Its id in the graph is ``hypervisor/peer``."""
+
+    hypervisor_id: str
+    peer_id: str
+    ofport: int | None = None
+    up: bool = False
+
+
+class Listener(Struct, frozen=True, kw_only=True):
+    """Who wants a multicast group in a network, as IGMP and MLD told. Its id in the graph is ``network/group``.
+
+    Without ports the group is known, and nobody wants it any more.
+    """
+
+    network_id: str
+    group: str
+    ports: frozenset[str] = frozenset()
 
 
 @cache
@@ -302,6 +525,8 @@ def encode(obj: Struct) -> dict[str, Any]:
 
 
 __all__ = [
-    "KINDS", "UUID_PATTERN", "AddressPair", "AllocationPool", "Bridge", "FixedIp", "Hypervisor", "Network", "Object",
-    "Port", "Status", "Subnet", "TunnelMesh", "Vif", "encode", "field", "traits",
+    "KINDS", "UUID_PATTERN", "AddressPair", "AllocationPool", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp",
+    "FloatingIp", "HostRoute", "Hypervisor", "Link", "Listener", "Neighbour", "Network", "Object", "PolicyRoute", "Port",
+    "PortForwarding", "Router", "RouterGateway", "StaticRoute", "Status", "Subnet", "TunnelMesh", "Vif", "encode",
+    "field", "traits",
 ]  # fmt: skip

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .model import TunnelMesh
+from .graph import Topology
+from .model import Network, TunnelMesh
 
 GENEVE_OPTION = 4 + 8
 _TUNNEL = {"geneve": 8 + 8 + GENEVE_OPTION + 14, "vxlan": 8 + 8 + 14}
 _OUTER_IP = {4: 20, 6: 40}
+PROVIDER = 1500
+"""Bytes of an IP packet on the wire of a provider network that names no MTU (RFC 894)."""
 
 
 def overhead(tunnel_type: str, ip_version: int) -> int:
@@ -29,3 +32,10 @@ def max_mtu(mesh: TunnelMesh | None, ip_version: int) -> int:
     """The largest IP packet that a VM may send so that it fits the underlay in a tunnel."""
     mesh = mesh or TunnelMesh(id="")
     return mesh.underlay_mtu - overhead(mesh.tunnel_type, ip_version)
+
+
+def network_mtu(topology: Topology, network: Network) -> int:
+    """The largest IP packet of a network: its own MTU, else that of Ethernet for a wire, and what fits a tunnel else."""
+    if network.mtu is not None:
+        return network.mtu
+    return PROVIDER if network.physical_network is not None else max_mtu(topology.mesh, topology.underlay_version)

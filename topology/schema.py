@@ -4,7 +4,7 @@ One root table a kind, named ``Tunnel_Mesh`` for ``tunnel-mesh``. A row's ``_uui
 
 - text, numbers and truth values as they are, optional ones as sets of at most one;
 - references as strong (``weak``: weak) uuid columns: the server refuses to delete what is in use;
-- lists of text as sets; lists of structs as JSON text;
+- lists of text as sets, unless ``ordered``; those and lists of structs as JSON text;
 - fixed addresses as rows of ``Address``, a table without roots: gone as soon as no port refers to them, and unique.
 
 The server's own indexes make names, numbers, MAC and IP addresses unique, whoever writes. ``name_key`` is the name
@@ -31,7 +31,7 @@ from .changes import Edit
 from .model import KINDS, FixedIp, Hypervisor, Object, Port, Subnet, traits
 
 DATABASE = "NovaNet"
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 """Counts as OVSDB asks: x incompatible, y additions, z what no client notices."""
 
 ADDRESS = "Address"
@@ -88,7 +88,7 @@ def columns(kind: str) -> dict[str, Column]:
 
 def _column(trait: Mapping[str, Any], declared: inspect.Type) -> Column:
     bare, optional = _bare(declared)
-    mutable = "immutable" not in trait
+    mutable, ordered = "immutable" not in trait, "ordered" in trait
     if "ref" in trait:
         return Column("reference", optional, mutable, trait["ref"], "weak" in trait)
     match bare:
@@ -100,7 +100,7 @@ def _column(trait: Mapping[str, Any], declared: inspect.Type) -> Column:
             return Column("integer", optional, mutable)
         case inspect.VarTupleType(item_type=inspect.StructType(cls=cls)) if cls is FixedIp:
             return Column("addresses", False, mutable)
-        case inspect.VarTupleType(item_type=item) if isinstance(_bare(item)[0], inspect.StrType):
+        case inspect.VarTupleType(item_type=item) if isinstance(_bare(item)[0], inspect.StrType) and not ordered:
             return Column("strings", False, mutable)
         case inspect.VarTupleType():
             return Column("json", False, mutable)

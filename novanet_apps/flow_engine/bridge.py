@@ -18,9 +18,9 @@ from eventlet.timeout import Timeout
 from novanet_apps.compat import CONF
 from pipelines.compiler import Owner
 from pipelines.cookies import cookie
-from pipelines.flow import Rule
-from pipelines.ledger import STEP, Ledger
-from pipelines.wire import VERSIONS, Delta
+from pipelines.flow import Action, Rule
+from pipelines.ledger import STEP, Ledger, Wanted
+from pipelines.wire import VERSIONS, Delta, encode_packet_out
 
 from . import reading
 from .audit import Audit
@@ -51,7 +51,7 @@ class Bridge:
         self.counters = counters
         self.ledger: Ledger | None = None
         self._tell_engine, self._recompile = tell, recompile
-        self._queue: dict[Owner, list[Rule]] = {}
+        self._queue: dict[Owner, list[Rule] | Wanted] = {}
         self._pending: dict[Owner, int] = {}
         self._failures = Failures()
         self._complete = False
@@ -121,6 +121,26 @@ class Bridge:
         """Why the bridge does not do what the owner wants."""
         return self._failures.texts.get(owner, "")
 
+    def packets(self, owner: Owner, timeout: float) -> list[tuple[bytes, int]]:
+        """(key, packets) of the owner's flows, as the switch counts now; empty when it does not say in time."""
+        session = self._session
+        if session is None:
+            return []
+        try:
+            with Timeout(timeout, False):
+                return reading.read_packets(session, cookie(owner))
+        except (SwitchError, SessionEnded, ValueError) as problem:
+            LOG.warning("counters of hypervisor %s cannot be read: %s", self.hypervisor_id, problem)
+        return []
+
+    def packet_out(self, frame: bytes, actions: tuple[Action, ...], in_port: int) -> bool:
+        """Send a frame by these actions; False when there is no connection."""
+        session = self._session
+        if session is None:
+            return False
+        session.send(encode_packet_out(session.version, frame, actions, in_port))
+        return True
+
     def state(self) -> dict[str, Any]:
         """What an operator wants to know."""
         session = self._session
@@ -159,6 +179,7 @@ class Bridge:
         """The bridge speaks another version than the ledger: everything has to be encoded anew, so compiled anew."""
         LOG.warning("bridge of hypervisor %s speaks another OpenFlow now; it is compiled anew", self.hypervisor_id)
         self.ledger, self._complete = None, False
+        self._failures.start_over()
         self._recompile(self.hypervisor_id)
 
     def _work(self, session: Session) -> None:
@@ -237,7 +258,7 @@ class Bridge:
 
     def _encode(self) -> None:
         """Encode some of what was put, a few milliseconds' worth, or one large owner; send what fills a bundle."""
-        some: dict[Owner, list[Rule]] = {}
+        some: dict[Owner, list[Rule] | Wanted] = {}
         count = 0
         for owner, rules in self._queue.items():
             count += len(rules) + 1
@@ -247,15 +268,14 @@ class Bridge:
         for owner in some:
             del self._queue[owner]
             self._pending[owner] = ENCODED
-        if self._synced:
-            self._failures.keep(some)
-        if count > STEP and len(some) == 1:
-            self._encode_steps(*some.popitem())
+        owner, rules = next(iter(some.items()))
+        if len(rules) >= STEP and not isinstance(rules, Wanted):
+            self._encode_steps(owner, rules)
         else:
             self._take(self._encoded(some), list(some))
         eventlet.sleep(0)
 
-    def _encoded(self, some: dict[Owner, list[Rule]]) -> Delta:
+    def _encoded(self, some: dict[Owner, list[Rule] | Wanted]) -> Delta:
         """Put them together, since one may take over what another gives up; one by one when that fails."""
         try:
             return self._ledger.put_all({owner: (rules, cookie(owner)) for owner, rules in some.items()})
@@ -270,7 +290,7 @@ class Bridge:
                 except ValueError as error:
                     complaints[owner] = str(error)
         for owner, text in complaints.items():
-            self._refuse(owner, text)
+            self._refuse(owner, text, some[owner])
         return whole
 
     def _encode_steps(self, owner: Owner, rules: list[Rule]) -> None:
@@ -279,7 +299,7 @@ class Bridge:
                 self._take(delta, [])
                 eventlet.sleep(0)
         except ValueError as error:
-            self._refuse(owner, str(error))
+            self._refuse(owner, str(error), rules)
         except BaseException:  # the connection ended: the ledger has a part of it
             self._queue.setdefault(owner, rules)
             self._pending[owner] = WAITING
@@ -329,16 +349,17 @@ class Bridge:
             while True:
                 self._sleep()  # silent until the bridge is claimed with a new term
         for owner, text in failure.culprits(self._ledger).items():
+            wanted = self._ledger.wanted(owner)
             self._ledger.put(owner, [], cookie(owner))
-            self._refuse(owner, text)
+            self._refuse(owner, text, wanted)
         LOG.error("bridge of hypervisor %s refused changes: %s", self.hypervisor_id, failure.text)
         eventlet.sleep(delay)
         self._synchronise(session)
 
-    def _refuse(self, owner: Owner, text: str) -> None:
+    def _refuse(self, owner: Owner, text: str, rules: list[Rule] | Wanted) -> None:
         """What the owner wants cannot be done."""
         self._pending.pop(owner, None)
-        self._failures.set_aside(owner, text)
+        self._failures.set_aside(owner, text, rules)
         LOG.error("%s %s on hypervisor %s: %s", *owner, self.hypervisor_id, text)
         self._tell()
 

@@ -10,7 +10,7 @@ import eventlet
 
 from novanet_apps.compat import CONNECTIONS, Datapath
 from pipelines.compiler import Owner
-from pipelines.flow import Rule
+from pipelines.flow import Action, Rule
 from pipelines.wire import Message, PortStatus, Type, read
 
 from .bridge import Bridge
@@ -130,6 +130,16 @@ class FlowEngine:
             for dpid, datapath in self._connected.items()
             if dpid not in self._expected
         ]
+
+    def packets(self, hypervisor_id: str, owner: Owner, timeout: float) -> list[tuple[bytes, int]]:
+        """(key, packets) of each of an owner's flows on a bridge, read now; empty when it cannot be had in ``timeout`` seconds."""
+        bridge = self._bridges.get(hypervisor_id)
+        return [] if bridge is None else bridge.packets(owner, timeout)
+
+    def packet_out(self, hypervisor_id: str, frame: bytes, actions: tuple[Action, ...], in_port: int) -> bool:
+        """Have a bridge do something with a frame (OFPT_PACKET_OUT); never waits. False when it is not connected."""
+        bridge = self._bridges.get(hypervisor_id)
+        return bridge is not None and bridge.packet_out(frame, actions, in_port)
 
     def on_confirmed(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the hypervisor's id whenever its bridge confirmed, refused, came or went."""

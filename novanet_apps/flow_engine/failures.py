@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipelines.compiler import Owner
 from pipelines.flow import Rule
-from pipelines.ledger import Ledger
+from pipelines.ledger import Ledger, Wanted
 from pipelines.wire import Error, Subject, describe
 
 from .flights import Flight
@@ -59,13 +59,9 @@ class Failures:
         self.texts: dict[Owner, str] = {}
         self.first: Failure | None = None
         """The first since the last comparison; those after it may only be its consequences."""
-        self._rules: dict[Owner, list[Rule]] = {}
+        self._rules: dict[Owner, list[Rule] | Wanted] = {}
         self._attempts = 0
         self._divisor = 1
-
-    def keep(self, wanted: dict[Owner, list[Rule]]) -> None:
-        """Remember what owners want until it is confirmed, to try again if it is refused."""
-        self._rules.update(wanted)
 
     def forget(self, owner: Owner) -> None:
         """The owner's wants were confirmed, or replaced."""
@@ -97,10 +93,15 @@ class Failures:
         """How many changes to put in a bundle when ``size`` is wanted."""
         return max(1, size // self._divisor)
 
-    def set_aside(self, owner: Owner, text: str) -> None:
-        """The owner has nothing in the bridge until it wants something else."""
+    def set_aside(self, owner: Owner, text: str, rules: list[Rule] | Wanted) -> None:
+        """The owner has nothing in the bridge until it wants something else, or is tried again."""
         self.texts[owner] = text
+        self._rules[owner] = rules
 
-    def retry(self) -> dict[Owner, list[Rule]]:
+    def retry(self) -> dict[Owner, list[Rule] | Wanted]:
         """What was set aside, to be tried again: the cause may have been another owner's."""
-        return {owner: self._rules[owner] for owner in self.texts if owner in self._rules}
+        return dict(self._rules)
+
+    def start_over(self) -> None:
+        """Everything will be put again; what was encoded is of no use any more."""
+        self._rules.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 from pipelines import fields as f
 from pipelines import wire
@@ -23,6 +24,13 @@ def read_flows(session: Session) -> Iterator[tuple[bytes, bytes]]:
         for part in parts:
             for entry in wire.flows(part):
                 yield entry.key, entry.body
+
+
+def read_packets(session: Session, cookie: int) -> list[tuple[bytes, int]]:
+    """(key, packets) of every flow with this cookie. Raises as ``read_flows`` does."""
+    build = partial(wire.flows_request, cookie=cookie, mask=0xFFFFFFFFFFFFFFFF)
+    with closing(session.stream(build)) as parts:
+        return [(entry.key, entry.packets) for part in parts for entry in wire.flows(part)]
 
 
 def read_groups(session: Session) -> dict[int, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,13 +12,15 @@ import eventlet
 from ovs.db.idl import Row
 
 from novanet_apps.hypervisors import desired
-from novanet_apps.hypervisors.desired import Desired, Repair
+from novanet_apps.hypervisors.desired import Desired
 from novanet_apps.hypervisors.inventory import Inventory
 from novanet_apps.hypervisors.pace import FORGOTTEN_AFTER, Pace
+from novanet_apps.hypervisors.ports import TUNNEL_PORT, probe_name
+from novanet_apps.hypervisors.repair import Repair, elsewhere, forget
 from novanet_apps.hypervisors.settings import fill_in
 from novanet_apps.ovsdb.fast_json import Connection
-from novanet_apps.ovsdb.session import READING, OvsdbError, RowEvent, Session, read
-from topology.model import Bridge, Hypervisor
+from novanet_apps.ovsdb.session import READING, OvsdbError, RowEvent, Session, has, read
+from topology.model import Bridge, Hypervisor, Link
 
 if TYPE_CHECKING:
     from novanet_apps.hypervisors.registry import Hypervisors
@@ -63,6 +65,17 @@ class Host:
         self._postponed: tuple[str, ...] = ()
         self._failed = False
         self._was_other = False
+        self._probes: dict[str, str] = {}
+        """The ports that watch other hypervisors, by their ids."""
+        self._sound: set[str] = set()
+        """Ports of NovaNet's own that were found right and have been left alone since."""
+        self._want = self._derive()
+        self._wants = 0
+        """How often what is wanted has changed."""
+        self._fulfilled = -1
+        """For which of these everything was found to be right."""
+        self._links: dict[str, Link] = registry.links_of(hypervisor.id) if inherits else {}
+        self._looking = False
 
     def start(self) -> None:
         """Begin to connect."""
@@ -88,15 +101,24 @@ class Host:
         self.review()
 
     def review(self) -> None:
-        """Look soon whether everything is as desired, and repair what is not."""
+        """The intent has changed: look soon whether everything is as desired, and repair what is not."""
 
         def look() -> None:
+            self._looking = False
+            want = self._derive()
+            if want != self._want:
+                self._want = want
+                self._wants += 1
+                self._sound.clear()
             if self.session.synced:
                 self._publish_interfaces()
                 self._publish_bridge()
+                self._publish_links({*self._probes, *self._links})
                 self._mend_if_wrong()
 
-        eventlet.spawn(look)
+        if not self._looking:
+            self._looking = True
+            eventlet.spawn(look)
 
     def forget(self) -> None:
         """Remove from the hypervisor what NovaNet made there. Raises OvsdbError."""
@@ -104,7 +126,7 @@ class Host:
             raise OvsdbError(f"not connected: {self.session.error or self.session.name}")
         if self._other_system():
             return
-        self.session.transact(desired.forget(self._desired(), self.session.rows, self.seen), TRANSACTION_TIMEOUT)
+        self.session.transact(forget(self._want, self.session.rows, self.seen), TRANSACTION_TIMEOUT)
 
     @property
     def connected(self) -> bool:
@@ -127,6 +149,8 @@ class Host:
             "datapath_id": f"{desired.datapath_id(self.hypervisor.hypervisor_key or 0):016x}",
             "controllers": {read(row, "target"): read(row, "is_connected") for row in controllers},
             "interfaces": len(self.seen.plugged()),
+            "links_up": sum(link.up for link in self._links.values()),
+            "links_down": sorted(peer for peer, link in self._links.items() if not link.up),
             "problems": list(self._problems()) if self.session.synced else [],
             "repairs": self.repairs,
             "rows_handled": self.seen.rows_noted,
@@ -144,13 +168,15 @@ class Host:
     def _on_rows(self, events: list[RowEvent]) -> None:
         began = time.monotonic()
         look = not self.session.synced
+        probes: set[str] = set()
         for event in events:
             self.seen.note(event)
-            look = look or event.table in REPAIRED_TABLES or event.row.uuid in self._repaired_rows()
+            look = look or event.table in REPAIRED_TABLES
+            if event.table == "Interface":
+                probes.add(read(event.row, "name"))
             if time.monotonic() - began > SLICE:
                 eventlet.sleep(0)
                 began = time.monotonic()
-        look = look or self.seen.tunnel_port is None
         if bool(self._other_system()) != self._was_other:
             self._was_other = not self._was_other
             self._registry.withdraw(self.hypervisor.id, keep=())
@@ -158,12 +184,13 @@ class Host:
         self._publish_interfaces()
         if self._inherits and not self.session.synced:
             self._registry.withdraw(self.hypervisor.id, keep=self.seen.plugged())
+        disturbed, self.seen.disturbed = self.seen.disturbed, set()
+        self._sound -= disturbed
         self._publish_bridge()
-        if look:
+        if probes:
+            self._publish_links([peer for peer, name in self._probes.items() if name in probes])
+        if look or disturbed:
             self._mend_if_wrong()
-
-    def _repaired_rows(self) -> tuple[UUID | None, UUID | None]:
-        return self.seen.tunnel_port, self.seen.tunnel_interface
 
     def _on_state(self, connected: bool, error: str) -> None:
         self._since = time.time()
@@ -194,10 +221,50 @@ class Host:
             self._published = bridge
             self._registry.observe_bridge(bridge)
 
+    def _publish_links(self, peers: Iterable[str]) -> None:
+        """Tell how the probes of these hypervisors are, and which are gone."""
+        if self._other_system():
+            return
+        found = {peer: self._link(peer) for peer in peers}
+        news = {peer: link for peer, link in found.items() if link != self._links.get(peer)}
+        for peer, link in news.items():
+            if link is None:
+                del self._links[peer]
+            else:
+                self._links[peer] = link
+        self._registry.observe_links(self.hypervisor.id, news)
+
+    def _link(self, peer: str) -> Link | None:
+        """A probe as it is now; None when there is none, or none is wanted."""
+        interface = self._own_interface(self._probes.get(peer, ""))
+        if interface is None:
+            return None
+        status = read(interface, "bfd_status")
+        up = status.get("state") == "up" and status.get("forwarding") == "true"
+        return Link(hypervisor_id=self.hypervisor.id, peer_id=peer, ofport=self.seen.opened(interface)[0], up=up)
+
+    def _own_interface(self, name: str) -> Row | None:
+        """The interface of one of NovaNet's ports, if it is on the integration bridge."""
+        on_bridge = self.seen.own_ports.get(name) in self.seen.ports
+        return self._row("Interface", self.seen.own_interfaces.get(name)) if on_bridge else None
+
+    def _provider_ofports(self) -> Iterator[tuple[str, int]]:
+        """The physical networks that are connected: both ends of the wire are in place."""
+        for wire in self._want.wires:
+            interface = self._own_interface(wire.here.name)
+            end = self.seen.own_ports.get(wire.there.name)
+            bridge = self._bridge_named(wire.there.outside)
+            if interface is not None and end is not None and bridge is not None and has(bridge, "ports", end):
+                number = self.seen.opened(interface)[0]
+                if number is not None:
+                    yield wire.physical_network, number
+
+    def _bridge_named(self, name: str) -> Row | None:
+        return next((row for row in self.session.rows("Bridge").values() if read(row, "name") == name), None)
+
     def _bridge(self) -> Bridge:
         row = self._row("Bridge", self.seen.bridge)
-        tunnel = self._row("Interface", self.seen.tunnel_interface)
-        ours = self.seen.tunnel_port in self.seen.ports
+        tunnel = self._own_interface(TUNNEL_PORT)
         underlay = self._row("Interface", self.seen.underlay)
         mtu = read(underlay, "mtu") if underlay is not None else []
         if underlay is not None and not mtu and self._published is not None:
@@ -206,7 +273,8 @@ class Host:
         version = read(root, "ovs_version") if root is not None else []
         return Bridge(
             hypervisor_id=self.hypervisor.id,
-            tunnel_ofport=self.seen.opened(tunnel)[0] if tunnel is not None and ours else None,
+            tunnel_ofport=self.seen.opened(tunnel)[0] if tunnel is not None else None,
+            provider_ofports=tuple(self._provider_ofports()),
             underlay_mtu=mtu[0] if mtu else None,
             datapath_type=(read(row, "datapath_type") or "system") if row is not None else "",
             ovs_version=version[0] if version else "",
@@ -228,10 +296,8 @@ class Host:
         if self._trouble:
             yield self._trouble
         yield from self._target_errors()
-        yield from desired.elsewhere(self.session.rows, self.seen)
-        tunnel = self._row("Interface", self.seen.tunnel_interface)
-        if tunnel is not None and self.seen.opened(tunnel)[1]:
-            yield f"tunnel port: {self.seen.opened(tunnel)[1]}"
+        yield from elsewhere(self._want, self.session.rows, self.seen, self._sound)
+        yield from (f"port {name}: {text}" for name, text in sorted(self.seen.own_failures.items()))
         for number, text in enumerate(self.seen.duplicates()):
             if number == MAX_DUPLICATES_SHOWN:
                 yield "and more ports have several interfaces"
@@ -275,18 +341,24 @@ class Host:
             except ValueError as exc:
                 yield str(exc)
 
-    def _desired(self) -> Desired:
-        return desired.desired(self.hypervisor, self._registry.mesh, self._targets())
+    def _derive(self) -> Desired:
+        """What is wanted now. It may be much: a gateway watches every hypervisor that it serves."""
+        watched = self._registry.watched(self.hypervisor.id)
+        self._probes = {peer.id: probe_name(key) for key, peer in (watched or {}).items()}
+        peers = None if watched is None else {key: peer.tunnel_ip for key, peer in watched.items()}
+        return desired.desired(self.hypervisor, self._registry.mesh, self._targets(), peers)
 
     def _wrong(self) -> list[str]:
         if self.hypervisor.hypervisor_key is None or not self.session.connected or self._other_system():
             return []
         if self._root() is None:
             return []
-        return Repair(self._desired(), self.session.rows, self.seen).run()
+        return Repair(self._want, self.session.rows, self.seen, self._sound).run()
 
     def _mend_if_wrong(self) -> None:
         wrong = tuple(self._wrong())
+        if not wrong and self.session.connected:
+            self._fulfilled = self._wants
         if self._mender is not None and self._postponed and wrong != self._postponed:
             self._mender.kill()
             self._mender = None
@@ -298,10 +370,11 @@ class Host:
         if self._calming is not None:
             self._calming.cancel()
         while wrong := tuple(self._wrong()):
-            wait = self._pace.wait(wrong)
+            what = self._wants, wrong
+            wait = self._pace.wait(what)
             if wait:
                 if not self._failed:
-                    times = self._pace.repeats(wrong) - 1
+                    times = self._pace.repeats(what) - 1
                     self._set_trouble(
                         f"somebody undid the same repair {times} times, the next follows in {wait:.0f} s: {wrong[0]}"
                     )
@@ -310,14 +383,16 @@ class Host:
                 self._postponed = ()
             self._mend_once()
         self._mender = None
+        self._fulfilled = self._wants
         if self._trouble:
             self._calming = eventlet.spawn_after(FORGOTTEN_AFTER, self._set_trouble, "")
 
     def _mend_once(self) -> None:
         try:
-            build = Repair.transaction(self._desired(), self.session.rows, self.seen)
+            build = Repair.transaction(self._want, self.session.rows, self.seen, self._sound)
+            level, how = (logging.WARNING, "repaired") if self._fulfilled == self._wants else (logging.INFO, "set up")
             for text in self.session.transact(build, TRANSACTION_TIMEOUT):
-                LOG.warning("%s: repaired: %s", self.session.name, text)
+                LOG.log(level, "%s: %s: %s", self.session.name, how, text)
             self.repairs += 1
             if self._failed:
                 self._failed = False

@@ -11,11 +11,13 @@ from uuid import UUID
 
 from ovs.db.idl import Row
 
+from novanet_apps.hypervisors.ports import PREFIX
 from novanet_apps.ovsdb.session import RowEvent, members, read
 from topology.model import Vif
 
-TUNNEL_PORT = "nn-tun0"
 IFACE_ID = "iface-id"
+WRITTEN_BY_VSWITCHD = frozenset({"bfd_status", "error", "mtu", "admin_state", "ofport"})
+"""Columns of interfaces that are not ours to set."""
 
 
 class Inventory:
@@ -37,8 +39,14 @@ class Inventory:
         """Rows of Port in the integration bridge."""
         self.port_of: dict[UUID, UUID] = {}
         """Row of Interface -> row of Port."""
-        self.tunnel_port: UUID | None = None
-        self.tunnel_interface: UUID | None = None
+        self.own_ports: dict[str, UUID] = {}
+        """Rows of Port, on any bridge, that have the names of NovaNet's own."""
+        self.own_interfaces: dict[str, UUID] = {}
+        self.own_failures: dict[str, str] = {}
+        """Which of those vswitchd could not open, and why."""
+        self.disturbed: set[str] = set()
+        """Which of those were added, moved, changed or removed since somebody emptied this."""
+        self._own_names: dict[UUID, str] = {}
         self.underlay: UUID | None = None
         self.rows_noted = 0
         self._interfaces: dict[UUID, tuple[UUID, ...]] = {}
@@ -148,23 +156,37 @@ class Inventory:
     def _note_interface(self, event: RowEvent) -> None:
         row = event.row
         self._touched[row.uuid] = None
+        name, gone = read(row, "name"), event.op == "delete"
+        if name.startswith(PREFIX):
+            self._note_own_interface(event, name, gone)
         if event.op == "update":
             return
-        name, gone = read(row, "name"), event.op == "delete"
-        if not gone:
-            self._names[name] = row.uuid
-        elif self._names.get(name) == row.uuid:
-            del self._names[name]
-        if name == TUNNEL_PORT:
-            self.tunnel_interface = _moved(self.tunnel_interface, row.uuid, gone)
+        _move(self._names, name, row.uuid, gone)
         if name == self._underlay_name:
             self.underlay = _moved(self.underlay, row.uuid, gone)
+
+    def _note_own_interface(self, event: RowEvent, name: str, gone: bool) -> None:
+        if event.old is None:
+            _move(self.own_interfaces, name, event.row.uuid, gone)
+        if event.old is None or not WRITTEN_BY_VSWITCHD.issuperset(event.old):
+            self.disturbed.add(name)
+        failure = "" if gone else self.opened(event.row)[1]
+        if failure:
+            self.own_failures[name] = failure
+        else:
+            self.own_failures.pop(name, None)
 
     def _note_port(self, event: RowEvent) -> None:
         row = event.row
         gone = event.op == "delete"
-        if event.op != "update" and read(row, "name") == TUNNEL_PORT:
-            self.tunnel_port = _moved(self.tunnel_port, row.uuid, gone)
+        if (name := read(row, "name")).startswith(PREFIX):
+            self.disturbed.add(name)
+            if event.op != "update":
+                _move(self.own_ports, name, row.uuid, gone)
+                if gone:
+                    self._own_names.pop(row.uuid, None)
+                else:
+                    self._own_names[row.uuid] = name
         if event.old is not None and "interfaces" not in event.old:
             return
         for interface in self._interfaces.pop(row.uuid, ()):
@@ -179,6 +201,8 @@ class Inventory:
 
     def _note_bridge(self, event: RowEvent) -> None:
         row = event.row
+        added, removed = ([*members(row, "ports")], []) if event.old is None else event.old.difference("ports")
+        self.disturbed.update(self._own_names[port] for port in (*added, *removed) if port in self._own_names)
         if read(row, "name") != self._bridge_name:
             return
         if event.old is None:
@@ -187,7 +211,6 @@ class Inventory:
             elif row.uuid == self.bridge:
                 self._set_bridge(None)
             return
-        added, removed = event.old.difference("ports")
         self.ports.update(added)
         self.ports.difference_update(removed)
         self._touch_ports(added)
@@ -233,3 +256,11 @@ def _moved(present: UUID | None, row: UUID, gone: bool) -> UUID | None:
     if not gone:
         return row
     return None if present == row else present
+
+
+def _move(names: dict[str, UUID], name: str, row: UUID, gone: bool) -> None:
+    """The same for an index of names."""
+    if not gone:
+        names[name] = row
+    elif names.get(name) == row:
+        del names[name]

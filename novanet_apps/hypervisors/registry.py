@@ -16,8 +16,9 @@ from novanet_apps.hypervisors.listener import Listener
 from novanet_apps.hypervisors.settings import Settings, from_options
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.session import OvsdbError, use_tls
+from topology import links
 from topology.changes import Change, Edit
-from topology.model import Bridge, Hypervisor, TunnelMesh, Vif
+from topology.model import Bridge, Hypervisor, Link, TunnelMesh, Vif
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Core(Protocol):
 
 
 class Hypervisors:
-    """Keeps a session with every hypervisor of the graph and publishes what it sees as ``vif`` and ``bridge``.
+    """Keeps a session with every hypervisor of the graph and publishes what it sees as ``vif``, ``bridge`` and ``link``.
 
     `unknown` holds, by system id, the hypervisors that connected to us without being known: ``{"address", "since",
     "tries", "reason"}``.
@@ -56,6 +57,7 @@ class Hypervisors:
         self.listeners: list[Listener] = []
         self._claims: dict[str, dict[str, Vif]] = {}
         self._started = False
+        self._complete = False
         self.unknown: dict[str, dict[str, Any]] = {}
 
     @property
@@ -103,8 +105,24 @@ class Hypervisors:
             if change.kind == "hypervisor":
                 self._hypervisor_changed(change.id, change.old, change.new)
             elif change.kind == "tunnel-mesh":
-                for host in list(self._hosts.values()):
-                    host.review()
+                self._review_all()
+        if self._complete:
+            for id in links.concerned(self._core.topology, changes):
+                if id in self._hosts:
+                    self._hosts[id].review()
+
+    def complete(self) -> None:
+        """All of the intent is in the graph: from now on it is known which hypervisors are to watch each other."""
+        self._complete = True
+        self._review_all()
+
+    def _review_all(self) -> None:
+        for host in list(self._hosts.values()):
+            host.review()
+
+    def watched(self, hypervisor_id: str) -> dict[int, links.Peer] | None:
+        """The hypervisors that this one is to watch, by key; None before ``complete``."""
+        return links.watched(self._core.topology, hypervisor_id) if self._complete else None
 
     def state(self, hypervisor_id: str) -> dict[str, Any]:
         """What is known about a hypervisor, see Host.state; only ``connected`` and ``error`` for an unknown one."""
@@ -154,7 +172,8 @@ class Hypervisors:
 
         def leave() -> None:
             self.withdraw(id, keep=())
-            self._core.observe([Edit("bridge", id, None)])
+            gone = [Edit("link", f"{id}/{peer}", None) for peer in self.links_of(id)]
+            self._core.observe([Edit("bridge", id, None), *gone])
             try:
                 host.forget()
                 LOG.info("%s: NovaNet's bridge settings are removed", host.session.name)
@@ -171,6 +190,16 @@ class Hypervisors:
         """Publish the state of a hypervisor's bridge."""
         if bridge.hypervisor_id in self._hosts:
             self._core.observe([Edit("bridge", bridge.hypervisor_id, bridge)])
+
+    def links_of(self, hypervisor_id: str) -> dict[str, Link]:
+        """The probes of a hypervisor that are published, by the peer that they watch."""
+        found = self._core.topology.all("link").values()
+        return {link.peer_id: link for link in found if link.hypervisor_id == hypervisor_id}
+
+    def observe_links(self, hypervisor_id: str, found: Mapping[str, Link | None]) -> None:
+        """Publish probes by the peer that they watch, None for those that are gone."""
+        if hypervisor_id in self._hosts and found:
+            self._core.observe([Edit("link", f"{hypervisor_id}/{peer}", link) for peer, link in found.items()])
 
     def plugged(self, hypervisor_id: str, vifs: Mapping[str, Vif | None], *, first: bool) -> None:
         """Publish interfaces of ports, None for those that are gone. `first`: found there, not seen to be plugged."""

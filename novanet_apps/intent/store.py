@@ -101,6 +101,22 @@ class IntentStore:
         """Record on which hypervisor a port is, some time soon; the object's revision stays."""
         self._writer.bind(port_id, hypervisor_id)
 
+    def learn(self, network_id: str, ip_address: str, mac_address: str) -> None:
+        """Record the MAC address of a host outside, some time soon; what an administrator has set stays."""
+        known = self.core.topology.neighbours.get((network_id, ip_address))
+        fields: dict[str, Any] = {"mac_address": mac_address, "learned": True}
+        if known is None:
+            fields |= {"network_id": network_id, "ip_address": ip_address}
+            self._submit([Write("create", "neighbour", fields=fields, system=True)], wait=False)
+        elif self.core.topology.get("neighbour", known).learned:
+            self._submit([Write("patch", "neighbour", known, fields, system=True)], wait=False)
+
+    def forget(self, network_id: str, ip_address: str) -> None:
+        """Take a host outside away that was learned."""
+        known = self.core.topology.neighbours.get((network_id, ip_address))
+        if known is not None and self.core.topology.get("neighbour", known).learned:
+            self._submit([Write("delete", "neighbour", known, system=True)], wait=False)
+
     @property
     def error(self) -> str:
         """Why the server cannot be reached now; "" when it can."""

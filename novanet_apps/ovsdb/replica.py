@@ -120,6 +120,11 @@ def members(row: Row, column: str) -> Iterator[Any]:
     return (atom.value for atom in row._data[column].values)
 
 
+def has(row: Row, column: str, value: Any) -> bool:
+    """Whether a set of references has this member, a uuid.UUID, without a copy."""
+    return _atom(row, column, value) in row._data[column].values
+
+
 class Replica(Idl):
     """The rows of one database, and in `events` what happened to them since somebody emptied it."""
 

@@ -17,7 +17,7 @@ from ovs.db.idl import Idl, Row, SchemaHelper, Transaction
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.link import Link, OvsdbError, call, connect, use_tls
 from novanet_apps.ovsdb.poller import Poller
-from novanet_apps.ovsdb.replica import BadValue, Old, Replica, RowEvent, members, read
+from novanet_apps.ovsdb.replica import BadValue, Old, Replica, RowEvent, has, members, read
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -289,4 +289,4 @@ def _explain(txn: Transaction) -> str:
     return ": ".join(str(detail[key]) for key in ("error", "details") if detail.get(key))
 
 
-__all__ = ["Old", "OvsdbError", "RowEvent", "Session", "members", "read", "use_tls"]
+__all__ = ["Old", "OvsdbError", "RowEvent", "Session", "has", "members", "read", "use_tls"]

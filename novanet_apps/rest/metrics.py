@@ -50,7 +50,8 @@ def _number(value: float) -> str:
 
 
 def respond(core: Any, views: Views, counters: Counters) -> bytes:
-    """The body of /metrics."""
+    """The body of /metrics. Asks the switches for the counters of what they drop."""
+    core.drops.refresh()
     return exposition(collect(core.counters(), counters, views.census(None)))
 
 

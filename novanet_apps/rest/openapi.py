@@ -12,6 +12,7 @@ from topology.model import KINDS, Object, Status, traits
 
 from . import queries
 from .problems import CONTENT_TYPE as PROBLEM
+from .views import FOLLOWS
 
 JSON = "application/json"
 Schema = dict[str, Any]
@@ -73,7 +74,7 @@ def _schemas() -> Schema:
     }
     for cls in KINDS.values():
         plain = components[cls.__name__]
-        schemas[cls.__name__] = _shown(plain)
+        schemas[cls.__name__] = _shown(cls, plain)
         schemas[f"{cls.__name__}Create"] = _creation(cls, plain)
         schemas[f"{cls.__name__}Update"] = _update(cls, plain)
         schemas[f"{cls.__name__}List"] = _list(cls)
@@ -94,11 +95,13 @@ def _schemas() -> Schema:
     return schemas
 
 
-def _shown(plain: Schema) -> Schema:
+def _shown(cls: type[Object], plain: Schema) -> Schema:
     """As answered: every field is there, and so is how far the object is realised."""
     schema = deepcopy(plain)
     for name in _DERIVED.get(schema["title"], ()):
         schema["properties"][name] = _not_null(schema["properties"][name])
+    for name, described in FOLLOWS.get(cls.KIND, {}).items():
+        schema["properties"][name] = described | {"readOnly": True}
     schema["properties"]["status"] = {"enum": list(get_args(Status)), "readOnly": True}
     schema["properties"]["status_reason"] = {
         "type": "array", "items": {"type": "string"}, "readOnly": True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from eventlet import sleep
 
 from novanet_apps.tokens import Token
-from topology.model import KINDS, Network, Object, Subnet, encode
+from topology.model import KINDS, FloatingIp, Network, Object, Router, Subnet, encode
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -38,8 +38,29 @@ def scope(token: Token) -> str | None:
 
 
 def visible(project: str | None, kind: str, obj: Object) -> bool:
-    """Whether an object may be seen from within ``project`` (None: from everywhere)."""
-    return project is None or (KINDS[kind].TENANT and obj.project_id == project)
+    """Whether an object may be seen from within ``project`` (None: from everywhere); networks outside are everyone's."""
+    if project is None or (KINDS[kind].TENANT and obj.project_id == project):
+        return True
+    return isinstance(obj, Network) and obj.external
+
+
+_ID_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
+FOLLOWS: dict[str, dict[str, dict[str, Any]]] = {
+    "router": {
+        "external_addresses": {"type": "array", "items": {"type": "string"}, "description": "its addresses outside"},
+        "gateway_order": {
+            "type": "array", "items": {"type": "string"},
+            "description": "ids of the hypervisors that may be its gateway, best first",
+        },
+        "active_gateway": _ID_OR_NULL | {"description": "id of the hypervisor that is its gateway now"},
+        "gateway_watched": {"type": "boolean", "description": "whether every probe (BFD) to its gateways is answered"},
+    },
+    "floating-ip": {
+        "router_id": _ID_OR_NULL | {"description": "id of the router by which it leads inside"},
+        "hypervisor": _ID_OR_NULL | {"description": "id of the hypervisor on which it is translated"},
+    },
+}  # fmt: skip
+"""What is shown of a kind beside its fields, as JSON Schema."""
 
 
 class Views:
@@ -57,8 +78,35 @@ class Views:
                 shown["mtu"] = self.core.reconciler.network_mtu(obj)
             case Subnet():
                 shown["ip_version"] = 6 if ":" in obj.cidr else 4
+            case Router():
+                shown |= self._router(obj)
+            case FloatingIp():
+                shown |= self._floating_ip(obj)
         shown["status"], shown["status_reason"] = self.core.reconciler.judge(kind, obj.id)
         return shown
+
+    def _router(self, router: Router) -> dict[str, Any]:
+        """Where a router's way outside is."""
+        topology = self.core.topology
+        way_out, order = topology.gateway_of(router.id), topology.gateways_of(router.id)
+        links = [
+            topology.get("link", f"{other}/{gateway}") for gateway in order for other in topology.linked_to(gateway)
+        ]
+        return {
+            "external_addresses": [fixed.ip_address for fixed in (way_out.fixed_ips or () if way_out else ())],
+            "gateway_order": list(order),
+            "active_gateway": self.core.active_gateway(router.id),
+            "gateway_watched": bool(links) and all(link is not None and link.up for link in links),
+        }
+
+    def _floating_ip(self, floating: FloatingIp) -> dict[str, Any]:
+        """By which router a floating IP leads inside, and on which hypervisor."""
+        topology = self.core.topology
+        router = topology.router_of_floating(floating.id)
+        here = topology.location(floating.port_id) if floating.port_id is not None else None
+        if here not in topology.wired_to(floating.floating_network_id):
+            here = self.core.active_gateway(router) if router is not None else None
+        return {"router_id": router, "hypervisor": here if router is not None else None}
 
     # --- the whole -----------------------------------------------------------------------------------------------
 

@@ -6,9 +6,10 @@
 | `actions`    | the actions that differ by version                                              |
 | `flows`      | a flow as key and body, and the flow-mods made of them                          |
 | `groups`     | groups and meters                                                               |
-| `requests`   | barriers, bundles, roles, packet-out, questions to the switch, Geneve options   |
+| `requests`   | barriers, bundles, roles, questions to the switch, Geneve options               |
 | `delta`      | changes of a switch, and the bundles that make them                             |
-| `replies`    | what a switch sends: answers, packets for the controller, flows that ended      |
+| `packets`    | packets for the controller and from it                                          |
+| `replies`    | what a switch sends: answers, flows that ended                                  |
 | `multipart`  | what a switch has: flows with counters, groups, meters, ports                   |
 | `structures` | matches and statistics in what a switch sends                                   |
 | `errors`     | what a switch refuses, in words                                                 |
@@ -23,7 +24,8 @@ from .flows import encode_flow, flow_add, flow_delete
 from .groups import encode_group, encode_meter, group_delete, group_put, meter_delete, meter_put
 from .multipart import FlowEntry, Part, aggregate, flows, groups, meters, ports
 from .openflow import OF13, OF14, OF15, VERSIONS, Framer, Message, Multipart, Type, message
-from .replies import BundleReply, FlowRemoved, PacketIn, PortStatus, Reply, RoleReply, TlvTable, read
+from .packets import PacketIn, encode_packet_out, read_packet_in
+from .replies import BundleReply, FlowRemoved, PortStatus, Reply, RoleReply, TlvTable, read
 from .requests import (
     Bundle,
     Role,
@@ -36,7 +38,6 @@ from .requests import (
     groups_request,
     hello,
     meters_request,
-    packet_out,
     ports_request,
     role_request,
     set_async,
@@ -48,7 +49,7 @@ __all__ = [
     "BUNDLE_SIZE", "OF13", "OF14", "OF15", "VERSIONS", "Batch", "Bundle", "BundleReply", "Delta", "Error", "FlowEntry",
     "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "PortStatus", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
     "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "describe", "describe_group",
-    "describe_meter", "encode_flow", "encode_group", "encode_meter", "flow_add", "flow_delete", "flows", "flows_request",
+    "describe_meter", "encode_flow", "encode_group", "encode_meter", "encode_packet_out", "flow_add", "flow_delete", "flows", "flows_request",
     "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_delete", "meter_put", "meters",
-    "meters_request", "packet_out", "ports", "ports_request", "read", "role_request", "set_async", "tlv_mod", "tlv_request",
+    "meters_request", "ports", "ports_request", "read", "read_packet_in", "role_request", "set_async", "tlv_mod", "tlv_request",
 ]  # fmt: skip

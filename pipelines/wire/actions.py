@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from struct import Struct
 
 from pipelines import fields as f
-from pipelines.flow import Action, Copy, SetBits
+from pipelines.flow import Action, Copy, Nested, SetBits, enclose
 
 from .openflow import NICIRA, OF13, OF14, OF15, ONF, VERSIONS
 
@@ -26,6 +26,8 @@ NXM: dict[f.Field, tuple[int, int]] = {
     f.TCP_DST: (0, 10),
     f.UDP_SRC: (0, 11),
     f.UDP_DST: (0, 12),
+    f.ICMPV4_TYPE: (0, 13),
+    f.ICMPV4_CODE: (0, 14),
     f.ARP_OP: (0, 15),
     f.ARP_SPA: (0, 16),
     f.ARP_TPA: (0, 17),
@@ -39,10 +41,12 @@ NXM: dict[f.Field, tuple[int, int]] = {
     f.ND_TARGET: (1, 23),
     f.ND_SLL: (1, 24),
     f.ND_TLL: (1, 25),
+    f.IPV6_FLABEL: (1, 27),
 }
 """(class, number) that standard fields have in Nicira's extensible match (ovs-fields(7))."""
 
 REG_MOVE, REG_LOAD, REG_LOAD2, RESUBMIT_TABLE = 6, 7, 33, 14
+MULTIPATH, CONNTRACK, NAT, CLONE, CHECK_PKT_LARGER = 10, 35, 36, 42, 49
 """Subtypes of Nicira's actions."""
 ONF_COPY_FIELD = 3200
 
@@ -78,7 +82,13 @@ def _encode(action: Action, version: int) -> bytes:
     known = _KNOWN[version]
     if len(known) >= _MOST:
         known.clear()
-    encoded = _encode_copy(action, version) if isinstance(action, Copy) else _encode_set_bits(action, version)
+    match action:
+        case Copy():
+            encoded = _encode_copy(action, version)
+        case SetBits():
+            encoded = _encode_set_bits(action, version)
+        case Nested(head, actions):
+            encoded = enclose(head, encode_actions(actions, version))
     known[action] = encoded
     return encoded
 

@@ -10,10 +10,11 @@ from struct import Struct, error
 from typing import NamedTuple
 
 from pipelines import fields as f
-from pipelines.flow import Copy
+from pipelines.flow import ALGORITHMS, HASHED, Copy, Nat
 
 from . import actions as numbers
 from . import openflow
+from .groups import WATCH_GROUP, WATCH_PORT, WEIGHT
 
 _BY_NUMBER = f.FIELDS | {nxm: field for field, nxm in numbers.NXM.items()}
 
@@ -52,13 +53,75 @@ class Resubmit(NamedTuple):
     in_port: int
 
 
+class Plain(NamedTuple):
+    """An action that needs no more than its name: ``dec_ttl`` or ``pop_vlan``."""
+
+    name: str
+
+
+class PushVlan(NamedTuple):
+    """Put a tag before the others."""
+
+    tpid: int
+
+
+class CheckLarger(NamedTuple):
+    """Set a bit of a field to whether the packet is longer than ``size`` bytes."""
+
+    size: int
+    field: f.Field
+    offset: int
+
+
+class Multipath(NamedTuple):
+    """Put the hash of some fields, a number below ``links``, into part of a field."""
+
+    fields: str
+    basis: int
+    algorithm: str
+    links: int
+    arg: int
+    target: f.Bits
+
+
+class Clone(NamedTuple):
+    """Do these with a copy of the packet."""
+
+    actions: tuple[Step, ...]
+
+
+class Track(NamedTuple):
+    """Show the packet to conntrack; ``actions`` are those within."""
+
+    commit: bool
+    force: bool
+    zone: int | f.Bits
+    table: int | None
+    actions: tuple[Step, ...]
+
+
 class Unknown(NamedTuple):
     """An action or instruction that this module does not know, as it stands in the flow."""
 
     raw: bytes
 
 
-Step = Output | ToGroup | ToMeter | Set | Copy | Resubmit | Unknown
+Step = (
+    Output
+    | ToGroup
+    | ToMeter
+    | Set
+    | Copy
+    | Resubmit
+    | Plain
+    | PushVlan
+    | CheckLarger
+    | Multipath
+    | Clone
+    | Track
+    | Nat
+    | Unknown
+)
 
 
 class Instructions(NamedTuple):
@@ -112,6 +175,10 @@ def _assigned(tlv: bytes) -> tuple[f.Field, int, int]:
 _MOVE = Struct(">HHH")
 _LOAD = Struct(">H4sQ")
 _RESUBMIT = Struct(">HB")
+_MULTIPATH = Struct(">HH2xHHI2xH4s")
+_CHECK = Struct(">HH4s")
+_CONNTRACK = Struct(">H4sHB5x")
+_NAT = Struct(">2xHH")
 
 
 def actions(encoded: bytes) -> Iterator[Step]:
@@ -127,8 +194,14 @@ def _action(kind: int, raw: bytes) -> Step:
     match kind:
         case 0:
             return Output(int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[8:10], "big"))
+        case 17:
+            return PushVlan(int.from_bytes(raw[4:6], "big"))
+        case 18:
+            return Plain("pop_vlan")
         case 22:
             return ToGroup(int.from_bytes(raw[4:8], "big"))
+        case 24:
+            return Plain("dec_ttl")
         case 25:
             return Set(*_assigned(raw[4 : 8 + raw[7]]))
         case 28:
@@ -156,7 +229,49 @@ def _experimenter(raw: bytes) -> Step:
         case (openflow.NICIRA, numbers.RESUBMIT_TABLE):
             in_port, table = _RESUBMIT.unpack_from(rest)
             return Resubmit(table, in_port)
+        case (openflow.NICIRA, numbers.MULTIPATH):
+            fields, basis, algorithm, last, arg, bits, head = _MULTIPATH.unpack_from(rest)
+            target = _part(head, bits)
+            return Multipath(_named(HASHED, fields), basis, _named(ALGORITHMS, algorithm), last + 1, arg, target)
+        case (openflow.NICIRA, numbers.CHECK_PKT_LARGER):
+            size, offset, head = _CHECK.unpack_from(rest)
+            return CheckLarger(size, field_of(head), offset)
+        case (openflow.NICIRA, numbers.CLONE):
+            return Clone(tuple(actions(rest[6:])))
+        case (openflow.NICIRA, numbers.CONNTRACK):
+            flags, source, bits, table = _CONNTRACK.unpack_from(rest)
+            zone = _part(source, bits) if any(source) else bits
+            within = tuple(actions(rest[14:]))
+            return Track(bool(flags & 1), bool(flags & 2), zone, None if table == 0xFF else table, within)
+        case (openflow.NICIRA, numbers.NAT):
+            return _nat(rest)
     return Unknown(raw)
+
+
+def _named(numbers: dict[str, int], number: int) -> str:
+    """The name of a number, or the number."""
+    return next((name for name, known in numbers.items() if known == number), str(number))
+
+
+def _part(head: bytes, bits: int) -> f.Bits:
+    """Part of a field as Nicira's actions name one: header, and offset and width packed."""
+    return f.Bits(field_of(head), bits >> 6, (bits & 63) + 1)
+
+
+def _nat(raw: bytes) -> Nat:
+    flags, present = _NAT.unpack_from(raw)
+    at, values = _NAT.size, []
+    for bit, size in enumerate((4, 4, 16, 16, 2, 2)):
+        values.append(int.from_bytes(raw[at : at + size], "big") if present >> bit & 1 else None)
+        at += size if present >> bit & 1 else 0
+    if at > len(raw):
+        raise IndexError("address or port")
+    version = 6 if present & 12 else 4
+    first, last = values[2:4] if version == 6 else values[:2]
+    low, high = values[4:]
+    ports = None if low is None else (low, low if high is None else high)
+    kind = "src" if flags & 1 else "dst" if flags & 2 else None
+    return Nat(kind, first or 0, last, version, ports, bool(flags & 4), bool(flags & 8), bool(flags & 16))
 
 
 def _copy(raw: bytes, heads: int) -> Copy:
@@ -188,8 +303,17 @@ def instructions(encoded: bytes) -> Instructions:
     return Instructions(meter, applied, metadata, goto, tuple(other))
 
 
-def buckets(body: bytes, before_15: bool) -> Iterator[tuple[int, tuple[Step, ...]]]:
-    """(weight, actions) of every bucket in a group's body (see ``groups``). Raises ValueError when one is cut off."""
+class Steps(NamedTuple):
+    """A bucket; None for what it does not watch."""
+
+    actions: tuple[Step, ...]
+    weight: int
+    watch_port: int | None
+    watch_group: int | None
+
+
+def buckets(body: bytes, before_15: bool) -> Iterator[Steps]:
+    """The buckets in a group's body (see ``groups``). Raises ValueError when one is cut off."""
     encoded = body[3 : 3 + int.from_bytes(body[1:3], "big")]
     at = 0
     while at < len(encoded):
@@ -197,17 +321,35 @@ def buckets(body: bytes, before_15: bool) -> Iterator[tuple[int, tuple[Step, ...
         raw = encoded[at : at + length]
         if length < 8 or len(raw) < length:
             raise ValueError(f"bucket {encoded[at:].hex()} is cut off")
-        if before_15:
-            yield int.from_bytes(raw[2:4], "big"), tuple(actions(raw[16:]))
-        else:
-            end = 8 + int.from_bytes(raw[2:4], "big")
-            yield _weight(raw[end:]), tuple(actions(raw[8:end]))
+        try:
+            yield _bucket(raw) if before_15 else _bucket_15(raw)
+        except error as wrong:
+            raise ValueError(f"bucket {raw.hex()} is cut off") from wrong
         at += length
 
 
-def _weight(properties: bytes) -> int:
-    """The weight among a bucket's properties, 0 without one."""
-    return next((int.from_bytes(raw[4:6], "big") for kind, raw in _items(properties, "property") if kind == 0), 0)
+_BUCKET = Struct(">2xHII")
+_BUCKET_15 = Struct(">2xH")
+
+
+def _bucket(raw: bytes) -> Steps:
+    weight, port, group = _BUCKET.unpack_from(raw)
+    return Steps(tuple(actions(raw[16:])), weight, _watched(port), _watched(group))
+
+
+def _bucket_15(raw: bytes) -> Steps:
+    (length,) = _BUCKET_15.unpack_from(raw)
+    weight, watched = 0, [openflow.ANY, openflow.ANY]
+    for kind, each in _items(raw[8 + length :], "property"):
+        if kind == WEIGHT:
+            weight = int.from_bytes(each[4:6], "big")
+        elif kind in (WATCH_PORT, WATCH_GROUP):
+            watched[kind - WATCH_PORT] = int.from_bytes(each[4:8], "big")
+    return Steps(tuple(actions(raw[8 : 8 + length])), weight, *map(_watched, watched))
+
+
+def _watched(number: int) -> int | None:
+    return None if number == openflow.ANY else number
 
 
 def _items(encoded: bytes, what: str) -> Iterator[tuple[int, bytes]]:

@@ -8,10 +8,28 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from pipelines import fields as f
-from pipelines.flow import CONTROLLER, IN_PORT_RESERVED, LOCAL, Copy
+from pipelines.flow import CONTROLLER, IN_PORT_RESERVED, LOCAL, Copy, Nat
 from pipelines.tables import PIPELINE
 
-from .decode import Instructions, Output, Resubmit, Set, Step, ToGroup, ToMeter, buckets, instructions, match_values
+from .decode import (
+    CheckLarger,
+    Clone,
+    Instructions,
+    Multipath,
+    Output,
+    Plain,
+    PushVlan,
+    Resubmit,
+    Set,
+    Step,
+    Steps,
+    ToGroup,
+    ToMeter,
+    Track,
+    buckets,
+    instructions,
+    match_values,
+)
 from .flows import COOKIE, INSTRUCTIONS, TLVS
 from .groups import BAND, KINDS, PACKETS
 from .openflow import OF15
@@ -41,11 +59,15 @@ def describe_group(id: int, body: bytes, version: int) -> str:
     """A group in a line. Raises ValueError when the bytes are cut off."""
     if len(body) < 3:
         raise ValueError(f"group body {body.hex()} is cut off")
-    each = [
-        f"bucket={f'weight:{weight},' if weight else ''}{','.join(map(_step, steps)) or 'drop'}"
-        for weight, steps in buckets(body, version < OF15)
-    ]
+    each = map(_bucket, buckets(body, version < OF15))
     return ", ".join([f"group={id:#x}", f"type={_KINDS.get(body[0], body[0])}", *each])
+
+
+def _bucket(bucket: Steps) -> str:
+    words = [f"weight:{bucket.weight}"] if bucket.weight else []
+    words += [f"watch_port:{bucket.watch_port}"] if bucket.watch_port is not None else []
+    words += [f"watch_group:{bucket.watch_group:#x}"] if bucket.watch_group is not None else []
+    return f"bucket={','.join([*words, *map(_step, bucket.actions)] if bucket.actions else [*words, 'drop'])}"
 
 
 def describe_meter(id: int, body: bytes) -> str:
@@ -84,8 +106,47 @@ def _step(step: Step) -> str:
             return f"copy:{_bits(source, source_offset, width)}->{_bits(target, target_offset, width)}"
         case Resubmit(table, in_port):
             return f"resubmit({'' if in_port == _SAME_IN_PORT else in_port},{_table(table)})"
+        case Plain(name):
+            return name
+        case PushVlan(tpid):
+            return f"push_vlan:{tpid:#x}"
+        case CheckLarger(size, field, offset):
+            return f"check_pkt_larger({size})->{_bits(field, offset, 1)}"
+        case Multipath(fields, basis, algorithm, links, arg, target):
+            part = _bits(target.field, target.offset, target.width)
+            return f"multipath({fields},{basis},{algorithm},{links},{arg},{part})"
+        case Clone(actions):
+            return f"clone({','.join(map(_step, actions))})"
+        case Track():
+            return _track(step)
+        case Nat():
+            return _nat(step)
         case _:
             return f"unknown:{step.raw.hex()}"
+
+
+def _track(step: Track) -> str:
+    zone = step.zone if isinstance(step.zone, int) else _bits(step.zone.field, step.zone.offset, step.zone.width)
+    words = [word for word, wanted in (("commit", step.commit), ("force", step.force)) if wanted]
+    words += [] if step.table is None else [f"table={_table(step.table)}"]
+    words += [f"zone={zone}"] if zone else []
+    words += [_nat(each) for each in step.actions if isinstance(each, Nat)]
+    done = ",".join(_step(each) for each in step.actions if not isinstance(each, Nat))
+    words += [f"exec({done})"] if done else []
+    return f"ct({','.join(words)})"
+
+
+def _nat(nat: Nat) -> str:
+    if nat.kind is None:
+        return "nat"
+    address = _IP[nat.version]
+    shown = str(address(nat.first)) if nat.last is None else f"{address(nat.first)}-{address(nat.last)}"
+    if nat.ports is not None:
+        low, high = nat.ports
+        shown = f"[{shown}]" if nat.version == 6 else shown
+        shown += f":{low}" if low == high else f":{low}-{high}"
+    flags = [name for name in ("persistent", "hash", "random") if getattr(nat, name)]
+    return f"nat({','.join([f'{nat.kind}={shown}', *flags])})"
 
 
 def _table(number: int) -> str:
@@ -98,22 +159,48 @@ def _name(field: f.Field) -> str:
 
 
 def _bits(field: f.Field, offset: int, width: int) -> str:
-    whole = offset == 0 and width == 8 * field.size
-    return _name(field) if whole else f"{_name(field)}[{offset}..{offset + width - 1}]"
+    if offset == 0 and width == field.bits.width:
+        return _name(field)
+    return f"{_name(field)}[{offset}]" if width == 1 else f"{_name(field)}[{offset}..{offset + width - 1}]"
 
 
 def _assignment(field: f.Field, value: int, mask: int, arrow: str = "=") -> str:
+    if field in _FLAGS:
+        names = [
+            f"{'+' if value >> bit & 1 else '-'}{name}" for bit, name in enumerate(_FLAGS[field]) if mask >> bit & 1
+        ]
+        return f"{_name(field)}{arrow}{''.join(names)}"
+    if field is f.IP_FRAG:
+        return f"{_name(field)}{arrow}{_FRAGMENTS.get((value, mask), f'{value}/{mask}')}"
     shown = _value(field, value)
     return (
         f"{_name(field)}{arrow}{shown}" if mask == field.ones else f"{_name(field)}{arrow}{shown}/{_value(field, mask)}"
     )
 
 
-_IPV4 = {f.IPV4_SRC, f.IPV4_DST, f.ARP_SPA, f.ARP_TPA, f.TUN_SRC, f.TUN_DST}
-_IPV6 = {f.IPV6_SRC, f.IPV6_DST, f.ND_TARGET, f.TUN_IPV6_SRC, f.TUN_IPV6_DST}
+_FLAGS = {
+    f.CT_STATE: ("new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"),
+    f.TCP_FLAGS: ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"),
+}
+"""Names of bits, from the lowest on."""
+_FRAGMENTS = {
+    (0, 3): "no",
+    (1, 3): "first",
+    (3, 3): "later",
+    (1, 1): "yes",
+    (0, 1): "no",
+    (2, 2): "later",
+    (0, 2): "not_later",
+}
+_IP = {4: IPv4Address, 6: IPv6Address}
+_IPV4 = {f.IPV4_SRC, f.IPV4_DST, f.ARP_SPA, f.ARP_TPA, f.TUN_SRC, f.TUN_DST, f.CT_NW_SRC, f.CT_NW_DST}
+_IPV6 = {
+    f.IPV6_SRC, f.IPV6_DST, f.ND_TARGET, f.TUN_IPV6_SRC, f.TUN_IPV6_DST, f.CT_IPV6_SRC, f.CT_IPV6_DST, f.NEXT_HOP6,
+}  # fmt: skip
 _MAC = {f.ETH_SRC, f.ETH_DST, f.ARP_SHA, f.ARP_THA, f.ND_SLL, f.ND_TLL}
 _DECIMAL = {
     f.IN_PORT, f.IP_PROTO, f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.ARP_OP, f.ICMPV6_TYPE, f.ICMPV6_CODE, f.IP_TTL,
+    f.ICMPV4_TYPE, f.ICMPV4_CODE, f.IP_DSCP, f.CT_ZONE, f.CT_NW_PROTO, f.CT_TP_SRC, f.CT_TP_DST,
 }  # fmt: skip
 
 

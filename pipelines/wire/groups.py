@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from struct import Struct, error
 
-from pipelines.flow import Bucket, Group, Meter
+from pipelines.flow import ALIVE, Bucket, Group, Meter
 
 from .actions import encode_actions
 from .openflow import ANY, LONGEST, OF15, Command, Type, message
 
-KINDS = {"all": 0, "select": 1, "indirect": 2}
+KINDS = {"all": 0, "select": 1, "indirect": 2, "fast_failover": 3}
 """Types of groups (OFPGT_*)."""
 
 ALL_BUCKETS = 0xFFFFFFFF
@@ -24,6 +24,9 @@ ALL_BUCKETS = 0xFFFFFFFF
 _BUCKET = Struct(">HHIIxxxx")
 _BUCKET_15 = Struct(">HHI")
 _WEIGHT_15 = Struct(">HHHxx")
+_WATCH_15 = Struct(">HHI")
+WEIGHT, WATCH_PORT, WATCH_GROUP = 0, 1, 2
+"""Properties of a bucket (OFPGBPT_*, OpenFlow 1.5)."""
 _GROUP_MOD = Struct(">HBxI")
 _GROUP_MOD_15 = Struct(">HBxIHxxI")
 
@@ -36,20 +39,27 @@ def encode_group(group: Group, version: int) -> bytes:
     """The group's body. Raises ValueError for an unknown kind, or when it is too long for one message."""
     if group.kind not in KINDS:
         raise ValueError(f"group {group.id}: kind {group.kind!r} is none of {', '.join(KINDS)}")
-    select = group.kind == "select"
-    buckets = b"".join([_encode_bucket(n, bucket, select, version) for n, bucket in enumerate(group.buckets)])
+    buckets = b"".join([_encode_bucket(n, bucket, group.kind, version) for n, bucket in enumerate(group.buckets)])
     if len(buckets) > LONGEST - 64:
         raise ValueError(f"group {group.id}: its {len(group.buckets)} buckets are too long for one OpenFlow message")
     return bytes([KINDS[group.kind]]) + len(buckets).to_bytes(2, "big") + buckets
 
 
-def _encode_bucket(number: int, bucket: Bucket, select: bool, version: int) -> bytes:
-    """A bucket; only those of a select group have a weight."""
+def _encode_bucket(number: int, bucket: Bucket, kind: str, version: int) -> bytes:
+    """A bucket; only those of a select group have a weight, only those of a fast failover group watch something."""
     actions = encode_actions(bucket.actions, version)
+    weight = bucket.weight if kind == "select" else 0
+    watched_port = watched_group = ANY
+    if kind == "fast_failover":
+        watched_port, watched_group = (ANY, ALIVE.id) if bucket.watch_port is None else (bucket.watch_port, ANY)
     if version < OF15:
-        return _BUCKET.pack(16 + len(actions), bucket.weight if select else 0, ANY, ANY) + actions
-    weight = _WEIGHT_15.pack(0, 8, bucket.weight) if select else b""
-    return _BUCKET_15.pack(8 + len(actions) + len(weight), len(actions), number) + actions + weight
+        return _BUCKET.pack(16 + len(actions), weight, watched_port, watched_group) + actions
+    properties = _WEIGHT_15.pack(WEIGHT, 8, weight) if kind == "select" else b""
+    if watched_port != ANY:
+        properties += _WATCH_15.pack(WATCH_PORT, 8, watched_port)
+    if watched_group != ANY:
+        properties += _WATCH_15.pack(WATCH_GROUP, 8, watched_group)
+    return _BUCKET_15.pack(8 + len(actions) + len(properties), len(actions), number) + actions + properties
 
 
 def group_put(command: Command, id: int, body: bytes, version: int, xid: int) -> bytes:

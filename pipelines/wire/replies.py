@@ -10,12 +10,11 @@ from collections.abc import Callable
 from struct import Struct
 from typing import NamedTuple
 
-from pipelines import fields as f
-
-from .decode import match_values
+from . import openflow
 from .errors import Error, read_error
 from .multipart import Part, read_part
 from .openflow import NICIRA, OF15, ONF, Message, Type
+from .packets import PacketIn, read_packet_in
 from .requests import BUNDLE_CONTROL_13, TLV_REPLY
 from .structures import BYTES, DURATION, PACKETS, in_seconds, read_match, read_statistics, reading
 
@@ -34,21 +33,6 @@ class TlvTable(NamedTuple):
     space: int
     fields: int
     options: tuple[tuple[int, int, int, int], ...]
-
-
-class PacketIn(NamedTuple):
-    """A packet for the controller (7.4.1); ``match`` is canonical: in_port, metadata and registers that are not 0."""
-
-    reason: int
-    table: int
-    cookie: int
-    match: bytes
-    data: bytes
-
-    @property
-    def values(self) -> dict[f.Field, int]:
-        """What the packet came with, by field."""
-        return {field: value for field, (value, _) in match_values(self.match).items()}
 
 
 class FlowRemoved(NamedTuple):
@@ -123,15 +107,6 @@ def read(message: Message) -> Reply:
         return message
     with reading(f"OpenFlow message of type {message.type}"):
         return reader(message)
-
-
-_PACKET_IN = Struct(">IHBBQ")
-
-
-def _read_packet_in(message: Message) -> PacketIn:
-    _, _, reason, table, cookie = _PACKET_IN.unpack_from(message.body)
-    match, after = read_match(message.body, 16, message.version)
-    return PacketIn(reason, table, cookie, match, message.body[after + 2 :])
 
 
 _REMOVED = Struct(">Q2sBcIIxxxxQQ")
@@ -218,7 +193,7 @@ _READERS: dict[int, Callable[[Message], Reply]] = {
     Type.ERROR: lambda message: read_error(message.body),
     Type.EXPERIMENTER: _read_experimenter,
     Type.FEATURES_REPLY: _read_features,
-    Type.PACKET_IN: _read_packet_in,
+    Type.PACKET_IN: lambda message: read_packet_in(openflow.message(*message)),
     Type.FLOW_REMOVED: _read_removed,
     Type.PORT_STATUS: _read_port_status,
     Type.MULTIPART_REPLY: read_part,

@@ -9,9 +9,6 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum, IntFlag
 from struct import Struct, pack
 
-from pipelines.flow import Action
-
-from .actions import encode_actions
 from .openflow import ALL_GROUPS, ALL_METERS, ALL_TABLES, ANY, NICIRA, OF13, OF15, ONF, Multipart, Type, message
 
 BUNDLE_CONTROL_13, BUNDLE_ADD_13 = 2300, 2301
@@ -105,16 +102,6 @@ def set_async(version: int, xid: int, packet_in: int = 0, port_status: int = 0, 
     wanted = {2 * n: 0 for n in range(3)} | {2 * n + 1: mask for n, mask in enumerate(masks)}
     properties = [pack(">HHI", kind, 8, mask) for kind, mask in sorted(wanted.items())]
     return message(version, Type.SET_ASYNC, xid, b"".join(properties))
-
-
-def packet_out(version: int, xid: int, in_port: int, actions: Iterable[Action], data: bytes) -> bytes:
-    """OFPT_PACKET_OUT (7.3.6): run the actions on ``data``, a frame, as if it came in by ``in_port``."""
-    encoded = encode_actions(actions, version)
-    if version == OF15:
-        head = pack(">IHxx", ANY, len(encoded)) + pack(">HH4sI4x", 1, 12, b"\x80\0\0\4", in_port)
-    else:
-        head = pack(">IIH6x", ANY, in_port, len(encoded))
-    return message(version, Type.PACKET_OUT, xid, head + encoded + data)
 
 
 # --- multipart requests (7.3.5) ----------------------------------------------------------------------------------

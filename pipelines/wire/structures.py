@@ -24,9 +24,14 @@ def reading(what: str) -> Iterator[None]:
         raise ValueError(f"{what} is cut off: {wrong}") from wrong
 
 
-_PACKET_REGISTERS = b"\x80\x01"
+PACKET_REGISTERS = b"\x80\x01"
 """OXM class in which OVS describes registers in OpenFlow 1.5: pairs of them, reg0 being the upper half of xreg0."""
-_REGISTERS = [f.register(n) for n in range(16)]
+_TCP_FLAGS = b"\x80\0\x54", b"\x80\0\x55"
+_ONF_TCP_FLAGS = bytes.fromhex("ffff54064f4e4600"), bytes.fromhex("ffff55084f4e4600")
+"""TCP flags as OVS describes them in OpenFlow 1.5 and before it."""
+_OTHERS_15 = (PACKET_REGISTERS, *_TCP_FLAGS)
+_ONF = b"ONF\0"
+REGISTERS = [f.register(n) for n in range(16)]
 _LOW = 0xFFFFFFFF
 
 
@@ -38,7 +43,7 @@ def read_match(data: bytes, at: int, version: int) -> tuple[bytes, int]:
     after = end + (at - end) % 8
     if end < at + 4 or after > len(data):
         raise ValueError("match is cut off")
-    at += 4
+    begin = at = at + 4
     tlvs = []
     while at < end:
         next = at + 4 + data[at + 3]
@@ -46,21 +51,31 @@ def read_match(data: bytes, at: int, version: int) -> tuple[bytes, int]:
         at = next
     if at > end:
         raise ValueError("field of a match is cut off")
-    if version == OF15 and any(tlv.startswith(_PACKET_REGISTERS) for tlv in tlvs):
-        tlvs = [part for tlv in tlvs for part in _registers(tlv)]
+    others = any(tlv.startswith(_OTHERS_15) for tlv in tlvs) if version == OF15 else data.find(_ONF, begin, end) >= 0
+    if others:
+        tlvs = [part for tlv in tlvs for part in _as_written(tlv)]
     return canonical(tlvs), after
 
 
+def _as_written(tlv: bytes) -> tuple[bytes, ...]:
+    """A TLV that OVS writes in another way than we do, in our way; any other as it is."""
+    if tlv.startswith(PACKET_REGISTERS):
+        return _registers(tlv)
+    if tlv.startswith(_TCP_FLAGS):
+        return (f.TCP_FLAGS(tlv[4:6], tlv[6:] or None),)
+    if tlv.startswith(_ONF_TCP_FLAGS):
+        return (f.TCP_FLAGS(tlv[8:10], tlv[10:] or None),)
+    return (tlv,)
+
+
 def _registers(tlv: bytes) -> tuple[bytes, ...]:
-    """A TLV of a pair of registers as TLVs of each; any other as it is."""
-    if not tlv.startswith(_PACKET_REGISTERS):
-        return (tlv,)
+    """A TLV of a pair of registers as TLVs of each."""
     number = tlv[2] >> 1
     if number > 7 or len(tlv) != (20 if tlv[2] & 1 else 12):
         raise ValueError(f"pair of registers {tlv.hex()} is malformed")
     value = int.from_bytes(tlv[4:12], "big")
     mask = int.from_bytes(tlv[12:20], "big") if tlv[2] & 1 else _LOW << 32 | _LOW
-    upper, lower = _REGISTERS[2 * number], _REGISTERS[2 * number + 1]
+    upper, lower = REGISTERS[2 * number], REGISTERS[2 * number + 1]
     return upper(value >> 32, mask >> 32), lower(value & _LOW, mask & _LOW)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tools.lab import VM, Controller, Hypervisor, Lab
+from tools.lab.lab import UNCONFIGURED_MTU
 
 T = TypeVar("T")
 
@@ -91,16 +92,35 @@ class Cloud:
         fixed = [{"ip_address": ip} for ip in ips] or [{"subnet_id": subnet["id"]} for subnet in network["subnets"]]
         return self.api.post("/v1/ports", {"network_id": network["id"], "fixed_ips": fixed, **fields})
 
-    def vm(self, network: dict[str, Any], hypervisor: int, *ips: str, **fields: Any) -> VM:
-        """A VM with a port of the network, plugged and ready; ``vm.port`` is the port, ``vm.ip`` its first address."""
-        port = self.port(network, *ips, **fields)
-        return self.plug(network, port, hypervisor)
+    def router(self, *networks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        """A router with an interface in each network, at the subnets' gateway addresses; they stand under ``interfaces``."""
+        router = self.api.post("/v1/routers", {"name": f"router{next(self._names)}", **fields})
+        router["interfaces"] = [
+            self.api.post("/v1/ports", {"network_id": network["id"], "router_id": router["id"]}) for network in networks
+        ]
+        return router
 
-    def plug(self, network: dict[str, Any], port: dict[str, Any], hypervisor: int) -> VM:
-        lengths = {subnet["id"]: int(subnet["cidr"].split("/")[1]) for subnet in network["subnets"]}
+    def vm(self, network: dict[str, Any], hypervisor: int, *ips: str, configure: bool = True, **fields: Any) -> VM:
+        """A VM with a port of the network, plugged and ready; ``vm.port`` is the port, ``vm.ip`` its first address.
+
+        It has the port's addresses and default routes; without ``configure`` it has to ask for them.
+        """
+        port = self.port(network, *ips, **fields)
+        return self.plug(network, port, hypervisor, configure)
+
+    def plug(self, network: dict[str, Any], port: dict[str, Any], hypervisor: int, configure: bool = True) -> VM:
+        """The VM of a port; without ``configure`` it has no address and no route yet, and an MTU of 1500."""
+        taken = {fixed["subnet_id"] for fixed in port["fixed_ips"]}
+        subnets = [subnet for subnet in network["subnets"] if subnet["id"] in taken]
+        lengths = {subnet["id"]: int(subnet["cidr"].split("/")[1]) for subnet in subnets}
         addresses = [(fixed["ip_address"], lengths[fixed["subnet_id"]]) for fixed in port["fixed_ips"]]
+        gateways = {subnet["ip_version"]: subnet["gateway_ip"] for subnet in subnets if subnet["gateway_ip"]}.values()
         mtu = self.api.get(f"/v1/networks/{network['id']}")["mtu"]
-        vm = self.lab.hypervisors[hypervisor].plug(port["id"], port["mac_address"], addresses, mtu=mtu)
+        mac, where = port["mac_address"], self.lab.hypervisors[hypervisor]
+        if configure:
+            vm = where.plug(port["id"], mac, addresses, mtu=mtu, gateways=gateways)
+        else:
+            vm = where.plug(port["id"], mac, mtu=UNCONFIGURED_MTU)
         vm.port = port
         vm.ip = next((ip for ip, _ in addresses if ":" not in ip), None)
         vm.ip6 = next((ip for ip, _ in addresses if ":" in ip), None)

@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 from tests.switch.hypervisor_world import World  # isort: skip
-from tests.switch import hypervisor_connections, hypervisor_scenarios, hypervisor_sessions
+from tests.switch import hypervisor_connections, hypervisor_scenarios, hypervisor_sessions, hypervisor_wires
 
 
 def main(name: str, directory: str) -> None:
-    for module in (hypervisor_scenarios, hypervisor_connections, hypervisor_sessions):
+    for module in (hypervisor_scenarios, hypervisor_connections, hypervisor_sessions, hypervisor_wires):
         for scenario in module.SCENARIOS:
             if scenario.__name__ == name:
                 options = getattr(scenario, "options", lambda _directory: {})(Path(directory))
                 world = World(Path(directory), **options)
+                world.start()
                 try:
                     scenario(world)
                 finally:

@@ -87,6 +87,7 @@ class World:
 
     def __init__(self, directory: Path, listen: tuple[str, ...] = (), **settings: Any) -> None:
         self.directory = directory
+        self._options = {"listen": listen, **settings}
         self.log = Lines()
         logging.basicConfig(level=logging.INFO)
         logging.getLogger("novanet_apps").addHandler(self.log)
@@ -95,8 +96,16 @@ class World:
         self.core = Core(Settings(listen=endpoints, controller_targets=targets, **settings))
         self.topology, self.hypervisors = self.core.topology, self.core.hypervisors
         self.switches: list[Ovs] = []
+
+    def start(self) -> None:
+        """Begin, with all of the intent known."""
         self.core.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH))])
         self.hypervisors.start()
+        self.hypervisors.complete()
+
+    def another(self) -> World:
+        """A controller that takes this one's place; it is not started."""
+        return World(self.directory, **self._options)
 
     def ovs(self, name: str, *server_options: str) -> Ovs:
         """A host's Open vSwitch, not yet known to NovaNet."""
@@ -107,7 +116,7 @@ class World:
     def add(self, number: int, switch: Ovs | None = None, **fields: Any) -> str:
         """Make a hypervisor object h<number>; returns its id."""
         fields = {"tunnel_ip": f"192.0.2.{number}", "ovsdb": switch.socket if switch else "passive"} | fields
-        hypervisor = Hypervisor(id=ident(number), name=f"h{number}", hypervisor_key=number, **fields)
+        hypervisor = Hypervisor(**{"id": ident(number), "name": f"h{number}", "hypervisor_key": number} | fields)
         self.core.apply([Edit("hypervisor", hypervisor.id, hypervisor)])
         return hypervisor.id
 

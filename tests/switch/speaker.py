@@ -69,6 +69,14 @@ class Speaker:
         self.send(request)
         return list(self.until(int.from_bytes(request[4:8], "big")))[-1]
 
+    def map_option(self, option: tuple[int, int, int, int]) -> None:
+        """Map a Geneve option unless it is; it stays mapped, since flows that are gone may hold it for a while."""
+        table = wire.read(self.ask(wire.tlv_request(self.version, next(self.xids))))
+        assert isinstance(table, wire.TlvTable)
+        if option not in table.options:
+            self.send(wire.tlv_mod(self.version, next(self.xids), wire.TlvCommand.ADD, option))
+            self.ask(wire.barrier(self.version, next(self.xids)))
+
     def apply(self, delta: wire.Delta, size: int = wire.BUNDLE_SIZE) -> list[wire.Batch]:
         """Send a delta and wait until all of it is done; returns the batches that were sent."""
         sent = []

@@ -232,6 +232,26 @@ def test_a_batch_is_atomic(bridges: Bridges, controller: EngineController, bridg
     assert bridges.count(bridge) == 20
 
 
+def test_refused_in_the_first_comparison_is_tried_again(bridges: Bridges, start: Start) -> None:
+    """An owner that a switch refused as soon as it connected works once another owner's group is there."""
+    good, early, provider = ("port", "good"), ("port", "early"), ("network", "1")
+    controller = start("--audit-interval", "0.3")
+    bridges.add("first", controller)
+    try:
+        needs_group = Flow(TABLE, 5, match(f.IN_PORT(3)), (group(4711),))
+        controller.call("put", "first", {early: [*flows(10), needs_group], good: flows(10, 100)})
+        controller.call("complete", "first")
+        until(lambda: controller.call("error", "first", early), "the error is known")
+        controller.settled("first", good)
+        assert controller.counters()["flows_sent"] >= 10
+        controller.call("put", "first", {provider: [Group(4711, "all", (Bucket((output(1),)),))]})
+        until(lambda: not controller.call("error", "first", early), "it is tried again")
+        controller.settled("first", early, provider)
+        assert bridges.count("first") == 21
+    finally:
+        bridges.remove("first")
+
+
 def test_malformed_flow_harms_only_its_owner(bridges: Bridges, controller: EngineController, bridge: str) -> None:
     good, bad = ("port", "good"), ("port", "bad")
     no_ethertype = Flow(TABLE, 100, match(f.IPV4_DST(1)), (), TABLE + 1)

@@ -21,7 +21,9 @@ def scenarios(module: str) -> list[str]:
     raise AssertionError(f"{module} has no SCENARIOS")
 
 
-ALL = [name for part in ("scenarios", "connections", "sessions") for name in scenarios(f"hypervisor_{part}.py")]
+ALL = [
+    name for part in ("scenarios", "connections", "sessions", "wires") for name in scenarios(f"hypervisor_{part}.py")
+]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -3,162 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 from time import monotonic, sleep
 
 import pytest
+from msgspec.structs import replace
 
 from pipelines import fields as f
 from pipelines import wire
 from pipelines.compiler import Compiler
 from pipelines.cookies import cookie
 from pipelines.flow import (
+    ALIVE,
     CONTROLLER,
-    IN_PORT_RESERVED,
     Bucket,
     Flow,
     Group,
     Meter,
     Rule,
-    copy,
     group,
     match,
     output,
-    resubmit,
-    set_bits,
     set_field,
 )
 from pipelines.ledger import Ledger
 from tests.switch.conftest import Switch
+from tests.switch.shapes import FLOWS, GROUPS, IP, METERS, WORDS
 from tests.switch.speaker import Speaker
-from tests.unit.world import AddressPair, World
+from tests.unit.world import AddressPair, Routed, World
 from topology import scope
+from topology.changes import Edit
+from topology.model import FloatingIp, Link, Neighbour, PortForwarding, RouterGateway, StaticRoute
 
 OWNER = ("network", "n1")
 OPTION = (f.GENEVE_OPTION_CLASS, f.GENEVE_OPTION_TYPE, 8, 0)
-IPV6 = 0xFD00_0000_0000_0000_0000_0000_0000_0001
-PREFIX = ((1 << 64) - 1) << 64
-NS = (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(135))
-NA = (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(136))
-ARP = (f.ETH_TYPE(f.ARP), f.ARP_OP(1))
-UDP = (f.ETH_TYPE(f.IPV4), f.IP_PROTO(f.UDP))
-TCP = (f.ETH_TYPE(f.IPV4), f.IP_PROTO(f.TCP))
-
-MATCHES: dict[str, tuple[bytes, ...]] = {
-    "everything": (),
-    "port": (f.IN_PORT(1),),
-    "metadata": (f.METADATA(7),),
-    "metadata masked": (f.METADATA(0x10, 0xF0),),
-    "registers": tuple(f.register(n)(n + 1) for n in range(16)),
-    "odd register": (f.register(5)(0),),
-    "register bits": (f.FROM_TUNNEL(0),),
-    "register mask of ones": (f.OUT_PORT_KEY(7, 0xFFFFFFFF),),
-    "register mask of zeros": (f.OUT_PORT_KEY(0, 0), f.IN_PORT(2)),
-    "ethernet": (f.ETH_SRC(0x020000000001), f.ETH_DST(0x020000000002)),
-    "multicast": (f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT),),
-    "ipv4": (f.ETH_TYPE(f.IPV4), f.IPV4_SRC(0x0A000001), f.IPV4_DST(0x0A010000, 0xFFFF0000)),
-    "bits beside the mask": (f.ETH_TYPE(f.IPV4), f.IPV4_DST(0x0A010203, 0xFFFF0000)),
-    "ipv6": (f.ETH_TYPE(f.IPV6), f.IPV6_SRC(IPV6), f.IPV6_DST(IPV6, PREFIX)),
-    "ttl": (f.ETH_TYPE(f.IPV4), f.IP_TTL(1)),
-    "udp": (*UDP, f.UDP_SRC(68), f.UDP_DST(67)),
-    "tcp": (*TCP, f.TCP_SRC(0x1000, 0xF000), f.TCP_DST(443)),
-    "arp": (*ARP, f.ARP_SPA(1), f.ARP_TPA(0x0A000000, 0xFF000000), f.ARP_SHA(2), f.ARP_THA(0)),
-    "solicitation": (*NS, f.ICMPV6_CODE(0), f.ND_TARGET(IPV6), f.ND_SLL(0)),
-    "advertisement": (*NA, f.ND_TARGET(IPV6, PREFIX), f.ND_TLL(0x020000000001)),
-    "nd extensions": (*NA, f.ND_RESERVED(0x60000000), f.ND_OPTIONS_TYPE(2)),
-    "tunnel": (f.TUNNEL_ID(7), f.TUN_SRC(0xC0A80001), f.TUN_DST(0xC0A80002)),
-    "ipv6 tunnel": (f.TUN_IPV6_SRC(IPV6), f.TUN_IPV6_DST(IPV6, PREFIX)),
-    "option": (f.TUN_OPTION(5),),
-    "large option": (f.TUN_OPTION(0x0102030405060708),),
-    "option's lower half": (f.TUN_SRC(1), f.TUN_OPTION_PORT_KEY(0)),
-    "option's upper half": (f.TUN_OPTION_IDENTITY(9),),
-    "network and address": (f.NETWORK(7), f.ETH_TYPE(f.IPV4), f.IPV4_DST(3), f.IN_PORT_KEY(5), f.FROM_TUNNEL(1)),
-}
-
-SETTABLE = {
-    f.ETH_SRC: (), f.ETH_DST: (), f.METADATA: (), f.TUNNEL_ID: (), f.TUN_SRC: (), f.TUN_DST: (), f.TUN_IPV6_SRC: (),
-    f.TUN_IPV6_DST: (), f.OUT_PORT_KEY: (), f.FLAGS: (), f.register(15): (),
-    f.IPV4_SRC: UDP, f.IPV4_DST: UDP, f.UDP_SRC: UDP, f.UDP_DST: UDP, f.IP_TTL: UDP,
-    f.TCP_SRC: TCP, f.TCP_DST: TCP,
-    f.ARP_OP: ARP, f.ARP_SPA: ARP, f.ARP_TPA: ARP, f.ARP_SHA: ARP, f.ARP_THA: ARP,
-    f.IPV6_SRC: NS, f.IPV6_DST: NS, f.ICMPV6_TYPE: NS, f.ICMPV6_CODE: NS, f.ND_TARGET: NS, f.ND_SLL: NS, f.ND_TLL: NA,
-    f.ND_RESERVED: NA, f.ND_OPTIONS_TYPE: NA,
-}  # fmt: skip
-"""Fields that flows set, and what must be matched for it."""
-LARGEST = {f.ARP_OP: 0xFF}
-"""Where a switch takes less than the field could hold."""
-
-FLOWS: dict[str, Flow] = (
-    {f"match {name}": Flow(1, n, match(*tlvs), goto=3) for n, (name, tlvs) in enumerate(MATCHES.items())}
-    | {
-        f"set {field}": Flow(2, n, match(*needs), (set_field(field, 1), set_field(field, LARGEST.get(field, field.ones))), goto=3)
-        for n, (field, needs) in enumerate(SETTABLE.items())
-    }
-    | {
-        f"set bits of {field}": Flow(
-            3, n, match(*needs), (set_bits(f.Bits(field, 1, 3), 5), set_bits(f.Bits(field, 0, 8 * field.size - 1), 3))
-        )
-        for n, (field, needs) in enumerate(SETTABLE.items())
-        if field.size <= 8
-    }
-    | {
-        f"set upper bits of {field}": Flow(4, n, match(*NS), (set_bits(f.Bits(field, 64, 64), 1 << 63),))
-        for n, field in enumerate((f.IPV6_SRC, f.IPV6_DST, f.TUN_IPV6_DST))
-    }
-    | {
-        f"copy {field}": Flow(5, n, match(*needs), (copy(field, field), copy(f.Bits(field, 0, 8), f.Bits(f.FLAGS, 3, 8))))
-        for n, (field, needs) in enumerate(SETTABLE.items())
-    }
-    | {
-        f"option {value:#x}": Flow(6, n, b"", (set_field(f.TUN_OPTION, value),))
-        for n, value in enumerate((0, 1, 0xFF, 0x100, 0x1000000, 1 << 32, 1 << 63))
-    }
-    | {
-        "drop": Flow(7, 0, b""),
-        "goto": Flow(7, 1, b"", goto=8),
-        "far goto": Flow(7, 2, b"", goto=253),
-        "write metadata": Flow(7, 3, b"", metadata=0x1234567890),
-        "write metadata 0": Flow(7, 4, b"", metadata=0, goto=8),
-        "outputs": Flow(7, 5, b"", (output(1), output(IN_PORT_RESERVED), output(CONTROLLER, 0xFFFF))),
-        "group": Flow(7, 6, b"", (group(1), group(0x01000002))),
-        "resubmit": Flow(7, 7, b"", (resubmit(9), resubmit(253))),
-        "meter": Flow(7, 8, b"", (output(2),), meter=1),
-        "meter alone": Flow(7, 9, b"", meter=2),
-        "everything": Flow(
-            7, 10, match(f.IN_PORT(3)), (set_field(f.PEER, 2), copy(f.NETWORK, f.TUNNEL_ID), output(100)),
-            metadata=9, meter=1, goto=200,
-        ),
-        "timeouts": Flow(7, 11, b"", goto=8, idle_timeout=300, hard_timeout=3600),
-        "highest priority": Flow(7, 65535, b"", goto=8),
-        "option from registers": Flow(
-            7, 12, b"",
-            (copy(f.OUT_PORT_KEY, f.TUN_OPTION_PORT_KEY), copy(f.SRC_IDENTITY, f.TUN_OPTION_IDENTITY), output(100)),
-        ),
-        "option to registers": Flow(
-            7, 13, b"", (copy(f.TUN_OPTION_IDENTITY, f.SRC_IDENTITY), copy(f.TUN_OPTION_PORT_KEY, f.OUT_PORT_KEY))
-        ),
-        "halves of the option": Flow(
-            7, 14, b"", (set_bits(f.TUN_OPTION_PORT_KEY, 6), set_bits(f.TUN_OPTION_IDENTITY, 0xFFFFFFFF))
-        ),
-    }
-)  # fmt: skip
-
-GROUPS = (
-    Group(1, "all", (Bucket((set_field(f.OUT_PORT_KEY, 1), resubmit(9))), Bucket((output(1),)), Bucket(()))),
-    Group(0x01000002, "indirect", (Bucket((output(1),)),)),
-    Group(3, "select", (Bucket((output(1),), weight=10), Bucket((copy(f.NETWORK, f.TUNNEL_ID), output(2)), weight=20))),
-    Group(4, "all", ()),
-)
-METERS = (Meter(1, 1000, 100), Meter(2, 500, 50, packets=True), Meter(3, 500, 0))
 
 
 @pytest.fixture(params=wire.VERSIONS, ids=("OpenFlow13", "OpenFlow14", "OpenFlow15"))
 def speaker(switch: Switch, request: pytest.FixtureRequest) -> Iterator[Speaker]:
     """A connection to the switch, whose Geneve option is mapped; its flows, groups and meters go afterwards."""
     speaker = Speaker(switch, request.param)
-    table = wire.read(speaker.ask(wire.tlv_request(speaker.version, next(speaker.xids))))
-    if OPTION not in table.options:  # it stays: flows that are gone may hold it for a while
-        speaker.send(wire.tlv_mod(speaker.version, next(speaker.xids), wire.TlvCommand.ADD, OPTION))
-        speaker.ask(wire.barrier(speaker.version, next(speaker.xids)))
+    speaker.map_option(OPTION)
     yield speaker
     speaker.close()
     cleaner = Speaker(switch, request.param)
@@ -185,6 +70,14 @@ def test_every_shape_reads_back_as_it_was_written(speaker: Speaker) -> None:
     assert len(ledger.difference(actual.items(), speaker.groups(), speaker.meters())) == 0
 
 
+def test_open_vswitch_understands_what_we_mean(speaker: Speaker, switch: Switch) -> None:
+    """What it calls the actions, in the words of its own manual; it names ports where it knows them."""
+    flows = [Flow(1, n, match(*IP), (action,)) for n, action in enumerate(WORDS.values())]
+    speaker.apply(Ledger(speaker.version).put(OWNER, flows, 1))
+    lines = switch.ofctl("--no-names", "dump-flows", switch.bridge).splitlines()
+    assert {line.split(" actions=")[1] for line in lines if " actions=" in line} == set(WORDS)
+
+
 @pytest.mark.parametrize("tunnel_type", ["geneve", "vxlan"])
 def test_what_is_compiled_reads_back(speaker: Speaker, tunnel_type: str) -> None:
     """A small world's rules, as all features compile them, on one of its hypervisors."""
@@ -197,9 +90,48 @@ def test_what_is_compiled_reads_back(speaker: Speaker, tunnel_type: str) -> None
     owners = scope.owners_on(world.topology, "h1")
     for owner in owners:
         speaker.apply(ledger.put(owner, compiler.compile(world.topology, "h1", owner), cookie(owner)))
-    assert ledger.owners >= 5 and ledger.flows > 40 and ledger.groups == 2
+    assert ledger.owners >= 5 and ledger.flows > 40 and ledger.groups == 3
     actual = [flow[:2] for flow in speaker.flows()]
     assert len(actual) == ledger.flows
+    left = ledger.difference(actual, speaker.groups(), speaker.meters())
+    assert not left, [wire.describe(key, body) for key, body in left.flows.items()]
+
+
+@pytest.mark.parametrize("hypervisor", ["h1", "h2", "h3"])
+def test_a_router_to_the_outside_reads_back(speaker: Speaker, hypervisor: str) -> None:
+    """Routes, NAT, floating IPs and failover: as the gateway, as its stand-by and as one that is not wired."""
+    world = Routed()
+    world.port("b3", "b", on="h3", ips=("10.0.1.13", "fd00:b::13"))
+    world.network("out", 30, "192.0.2.0/24", "2001:db8::/64", external=True, physical_network="wan", segmentation_id=12)
+    for here, there in permutations(("h1", "h2", "h3"), 2):
+        link = Link(hypervisor_id=here, peer_id=there, ofport=700 + int(there[1:]), up=True)
+        world.apply(Edit("link", f"{here}/{there}", link))
+    for name in ("h1", "h2"):
+        world.wire(name, "wan")
+    world.interface("r", "out", "192.0.2.10", "2001:db8::10")
+    world.edit(
+        "router", "r",
+        gateway_hypervisors=(RouterGateway("h1", 2), RouterGateway("h2", 1)),
+        routes=tuple(StaticRoute("203.0.113.0/24", f"10.0.1.{n}") for n in (12, 13)),
+    )  # fmt: skip
+    fixed = FloatingIp(
+        id="f1", floating_network_id="out", subnet_id="out-4", floating_ip_address="192.0.2.77", mac_address="02:00:00:00:fe:01",
+        port_id="b2", fixed_ip_address="10.0.1.12",
+    )  # fmt: skip
+    shared = replace(fixed, id="f2", floating_ip_address="192.0.2.78", mac_address="02:00:00:00:fe:02", port_id=None)
+    forwarding = PortForwarding(
+        id="w1", floating_ip_id="f2", protocol="tcp", external_port=8080, internal_port_id="b1",
+        internal_ip_address="10.0.1.11", internal_port=80,
+    )  # fmt: skip
+    neighbour = Neighbour(id="g1", network_id="out", ip_address="192.0.2.1", mac_address="02:00:00:00:fe:03")
+    objects = {"floating-ip": fixed, "port-forwarding": forwarding, "neighbour": neighbour}
+    world.apply(Edit("floating-ip", "f2", shared), *(Edit(kind, obj.id, obj) for kind, obj in objects.items()))
+
+    ledger, compiler = Ledger(speaker.version), Compiler()
+    for owner in scope.owners_on(world.topology, hypervisor):
+        speaker.apply(ledger.put(owner, compiler.compile(world.topology, hypervisor, owner), cookie(owner)))
+    actual = [flow[:2] for flow in speaker.flows()]
+    assert len(actual) == ledger.flows > 200 and ledger.meters > 1 and len(speaker.groups()) == ledger.groups > 2
     left = ledger.difference(actual, speaker.groups(), speaker.meters())
     assert not left, [wire.describe(key, body) for key, body in left.flows.items()]
 
@@ -222,6 +154,32 @@ def test_differences_are_repaired_and_foreign_things_go(speaker: Speaker, switch
     assert {key for key, body in repair.flows.items() if body is None} == {bytes([20]) + b"\0\3" + f.IN_PORT(1)}
     speaker.apply(repair)
     assert len(ledger.difference([flow[:2] for flow in speaker.flows()], speaker.groups(), speaker.meters())) == 0
+
+
+def test_a_group_fails_over(speaker: Speaker, switch: Switch) -> None:
+    """To the first bucket whose port is up, and to one that watches nothing when there is none."""
+    buckets = (Bucket((output(2),), watch_port=1), Bucket((output(4),), watch_port=3), Bucket((output(100),)))
+    rules = [ALIVE, Group(9, "fast_failover", buckets), Flow(0, 1, b"", (group(9),))]
+    speaker.apply(Ledger(speaker.version).put(OWNER, rules, 1))
+    try:
+        until_used(switch, 0)
+        switch.appctl("netdev-dummy/set-admin-state", "p1", "down")
+        until_used(switch, 1)
+        switch.appctl("netdev-dummy/set-admin-state", "p3", "down")
+        until_used(switch, 2)
+        switch.appctl("netdev-dummy/set-admin-state", "p1", "up")
+        until_used(switch, 0)
+    finally:
+        for port in ("p1", "p3"):
+            switch.appctl("netdev-dummy/set-admin-state", port, "up")
+
+
+def until_used(switch: Switch, bucket: int) -> None:
+    """Wait until packets take this bucket."""
+    end = monotonic() + 20
+    while f"using bucket {bucket}" not in (trace := switch.appctl("ofproto/trace", switch.bridge, "in_port=2")):
+        assert monotonic() < end, trace
+        sleep(0.02)
 
 
 def test_taking_away_leaves_nothing_and_changing_keeps_the_rest(speaker: Speaker) -> None:
@@ -274,7 +232,7 @@ def test_counters_and_sums(speaker: Speaker, switch: Switch) -> None:
     ledger = Ledger(speaker.version)
     speaker.apply(ledger.put(OWNER, [Flow(0, 1, match(f.IN_PORT(1)), (output(2),)), Flow(0, 0, b"")], 1))
     frame = bytes.fromhex("020000000002020000000001") + b"\x08\x00" + bytes(50)
-    speaker.send(wire.packet_out(speaker.version, next(speaker.xids), 1, (output(0xFFFFFFF9),), frame))  # OFPP_TABLE
+    speaker.send(wire.encode_packet_out(speaker.version, frame, (output(0xFFFFFFF9),), 1))  # OFPP_TABLE
     speaker.ask(wire.barrier(speaker.version, next(speaker.xids)))
     switch.appctl("revalidator/purge")
     end = monotonic() + 20
@@ -301,11 +259,11 @@ def test_packets_for_the_controller(speaker: Speaker) -> None:
     first = Flow(0, 5, match(f.IN_PORT(1)), (), metadata=9, goto=4)
     speaker.apply(ledger.put(OWNER, [punt, first], 0x1234))
     frame = bytes.fromhex("020000000002020000000001") + b"\x88\xb5" + bytes(range(50))
-    speaker.send(wire.packet_out(speaker.version, next(speaker.xids), 1, (output(0xFFFFFFF9),), frame))
+    speaker.send(wire.encode_packet_out(speaker.version, frame, (output(0xFFFFFFF9),), 1))
     while not isinstance(packet := wire.read(speaker.receive()), wire.PacketIn):
         pass
     assert (packet.table, packet.cookie, packet.data) == (4, 0x1234, frame)
-    assert packet.values == {f.IN_PORT: 1, f.METADATA: 9, f.IN_PORT_KEY: 77, f.FLAGS: 1}
+    assert packet.fields == {f.IN_PORT: 1, f.METADATA: 9, f.IN_PORT_KEY: 77, f.FLAGS: 1}
 
 
 def test_a_flow_that_ends_is_reported(speaker: Speaker) -> None:

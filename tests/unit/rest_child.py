@@ -120,6 +120,7 @@ class ChildCore:
         self.engine = SimpleNamespace(
             state=lambda id: {"connected": False, "error": "no OpenFlow connection"}, unknown=list
         )
+        self.drops = SimpleNamespace(refresh=lambda: None)
         self._subscribers: list[Any] = []
         self.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH, name="default"))])
 
@@ -127,6 +128,9 @@ class ChildCore:
         changes = self.topology.apply(edits)
         for tell in self._subscribers:
             tell(changes)
+
+    def active_gateway(self, router_id: str) -> str | None:
+        return None
 
     def subscribe(self, tell: Any) -> None:
         self._subscribers.append(tell)

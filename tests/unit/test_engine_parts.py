@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 
 import pytest
 
+import novanet_apps.options  # noqa: F401  registers what the engine reads
 from novanet_apps.compat import ConfigurationError
 from novanet_apps.compat.logs import JsonFormatter, KeyValueFormatter, Throttle, redact
 from novanet_apps.compat.openflow import parse_endpoint
+from novanet_apps.flow_engine.counters import Counters
 from novanet_apps.flow_engine.failures import Failures
 from novanet_apps.flow_engine.flights import Flight, Load
-from pipelines.wire import Batch, Error, Subject
+from novanet_apps.flow_engine.outbox import ENCODED, WAITING, Outbox
+from pipelines.claims import Owner
+from pipelines.cookies import cookie
+from pipelines.flow import Flow
+from pipelines.ledger import Ledger
+from pipelines.wire import Batch, Error, Reply, Subject
+from pipelines.wire.replies import BundleReply
+from pipelines.wire.requests import Bundle
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -147,3 +157,39 @@ def test_only_the_first_failure_counts() -> None:
     failures.note(refused(3, 2))
     assert [subject.id for subject, _ in failures.take()[0].blamed] == [b"\1"]
     assert failures.first is None
+
+
+# --- what is on its way ------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """Stands for the session of a switch that answers when it is told to."""
+
+    version = 5
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.on_batch_reply: Callable[[int, Reply], bool] = lambda xid, reply: False
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
+
+
+def test_an_owner_put_again_while_its_load_is_on_its_way_is_confirmed_once() -> None:
+    """With nothing new to send it waits for the load that has its wants already, together with itself."""
+    owner, ledger, wire, told = ("port", "1"), Ledger(5), Wire(), []
+    pending: dict[Owner, int] = {}
+    outbox = Outbox(
+        wire, Counters(), Failures(), pending, rest=lambda: None, rouse=lambda: None, tell=lambda: told.append(dict(pending))
+    )  # fmt: skip
+    for _ in range(3):
+        pending[owner] = WAITING
+        pending[owner] = ENCODED
+        outbox.take(ledger.put(owner, [Flow(5, 1, b"")], cookie(owner)), [owner])
+        outbox.ship()
+    assert len(wire.sent) == 1
+    assert owner in pending
+    last = int.from_bytes(wire.sent[0][-12:-8], "big")
+    assert wire.on_batch_reply(last, BundleReply(1, Bundle.COMMIT + 1, 3))
+    assert told == [{}]
+    assert not outbox.flights

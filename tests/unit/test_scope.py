@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import random
+from ipaddress import ip_network
 
 import pytest
 
 from pipelines.compiler import Compiler
 from topology import scope
 from topology.changes import Edit
-from topology.model import TunnelMesh
+from topology.model import (
+    AddressPair,
+    FixedIp,
+    FloatingIp,
+    Link,
+    Listener,
+    Neighbour,
+    PolicyRoute,
+    PortForwarding,
+    RouterGateway,
+    StaticRoute,
+    TunnelMesh,
+)
 
 from .world import World
 
@@ -98,6 +111,256 @@ def test_following_changes_leads_where_compiling_everything_leads(seed: int) -> 
     for number in range(120):
         follower.follow(step(world, rng, number))
         assert follower.state == everything(world), f"after step {number}"
+
+
+# --- routers, their interfaces and routes, and the outside -------------------------------------------------------
+
+INNER, OUTER, WIRED = ("a", "b", "c"), ("ext", "out"), "lan"
+WIRES = ("phys", "other")
+
+
+def routed_world() -> World:
+    world = World()
+    for number, name in enumerate(INNER, 1):
+        world.network(name, number, f"10.0.{number}.0/24", f"fd00:{number}::/64")
+    for number, name in enumerate(OUTER, 1):
+        cidrs = f"203.0.{number}.0/24", f"2001:db8:{number}::/64"
+        world.network(name, 100 + number, *cidrs, external=True, physical_network="phys")
+    world.network(WIRED, 200, "10.0.200.0/24", physical_network="other", segmentation_id=7)
+    return world
+
+
+class Editor:
+    """Random edits of a routed world. Each method makes one, as a batch of the kind that the store commits."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self.world, self.rng, self.topology, self.number = world, rng, world.topology, 0
+
+    def edit(self) -> list:
+        self.number += 1
+        name = self.rng.choice([name for name in dir(type(self)) if name.startswith("change_")])
+        return getattr(self, name)() or []
+
+    def pick(self, kind: str, *conditions) -> str | None:
+        found = [id for id, obj in self.topology.all(kind).items() if all(holds(obj) for holds in conditions)]
+        return self.rng.choice(found) if found else None
+
+    def put(self, kind: str, id: str | None, **fields: object) -> list:
+        return self.world.apply(Edit(kind, id, replace(self.topology.get(kind, id), **fields))) if id else []
+
+    def address(self, network: str, version: int = 4) -> str | None:
+        subnet = self.topology.get("subnet", f"{network}-{version}")
+        return str(ip_network(subnet.cidr)[self.rng.randrange(2, 40)]) if subnet is not None else None
+
+    def addresses(self, network: str) -> tuple[str, ...]:
+        return tuple(a for version in (4, 6) if (a := self.address(network, version)))
+
+    def change_port(self) -> list:
+        network = self.rng.choice([*INNER, *INNER, WIRED, "ext"])
+        ips = self.addresses(network)
+        on = self.rng.choice([*HYPERVISORS, None])
+        return self.world.port(f"p{self.number}", network, on=on, ips=ips) if ips else []
+
+    def change_port_edit(self) -> list:
+        id = self.pick("port", lambda port: port.router_id is None)
+        if id is None:
+            return []
+        port = self.topology.get("port", id)
+        shared = self.rng.choice(["10.0.1.99", "fd00:2::99", "10.0.2.0/28"])
+        fields = self.rng.choice([
+            {"admin_state_up": not port.admin_state_up}, {"allowed_address_pairs": (AddressPair(shared),)},
+            {"allowed_address_pairs": (AddressPair(shared, "00:00:5e:00:01:01"),)}, {"allowed_address_pairs": ()},
+            {"fixed_ips": port.fixed_ips[:1]}, {"mac_address": f"02:00:00:00:99:{self.number % 256:02x}"},
+        ])  # fmt: skip
+        return self.put("port", id, **fields)
+
+    def change_port_gone(self) -> list:
+        id = self.pick("port", lambda port: port.router_id is None)
+        if id is None:
+            return []
+        unused = [
+            Edit(kind, other, None)
+            for kind, field in (("port-forwarding", "internal_port_id"), ("floating-ip", "port_id"))
+            for other, obj in self.topology.all(kind).items()
+            if getattr(obj, field) == id and kind == "port-forwarding"
+        ]
+        cleared = [
+            Edit("floating-ip", other, replace(obj, port_id=None))
+            for other, obj in self.topology.all("floating-ip").items()
+            if obj.port_id == id
+        ]
+        gone = [Edit("vif", id, None)] if self.rng.random() < 0.5 else []
+        return self.world.apply(*unused, *cleared, *gone, Edit("port", id, None))
+
+    def change_plug(self) -> list:
+        id = self.pick("port", lambda port: port.router_id is None)
+        return (
+            self.world.plug(id, self.rng.choice(HYPERVISORS), self.rng.choice([None, 500 + self.number])) if id else []
+        )
+
+    def change_unplug(self) -> list:
+        id = self.pick("vif")
+        return self.world.unplug(id) if id else []
+
+    def change_router(self) -> list:
+        return self.world.router(f"r{self.number}") if len(self.topology.all("router")) < 4 else []
+
+    def change_router_gone(self) -> list:
+        id = self.pick("router")
+        if id is None or self.rng.random() < 0.5:
+            return []
+        interfaces = [Edit("port", port.id, None) for port in self.topology.interfaces_of(id)]
+        return self.world.apply(*interfaces, Edit("router", id, None))
+
+    def change_router_edit(self) -> list:
+        id = self.pick("router")
+        networks = [self.rng.choice([*INNER, "ext"]) for _ in range(3)]
+        hops = tuple(hop for network in networks if (hop := self.address(network, self.rng.choice([4, 6]))))
+        destinations = [self.rng.choice(["0.0.0.0/0", "192.0.2.0/24"]), self.rng.choice(["::/0", "2001:db8:9::/48"])]
+        routes = tuple(StaticRoute(destinations[":" in hop], hop) for hop in hops)
+        fields = self.rng.choice([
+            {"admin_state_up": self.rng.random() < 0.8}, {"routes": routes}, {"routes": ()},
+            {"policy_routes": (PolicyRoute(priority=self.number % 3, source="10.0.1.0/24", nexthops=hops),)},
+            {"policy_routes": (PolicyRoute(priority=1, action="drop", protocol="tcp", destination_port=25),)},
+            {"enable_snat": self.rng.random() < 0.5},
+            {"gateway_hypervisors": tuple(
+                RouterGateway(h, self.rng.randrange(3)) for h in HYPERVISORS if self.rng.random() < 0.5)},
+        ])  # fmt: skip
+        return self.put("router", id, **fields)
+
+    def change_interface(self) -> list:
+        router, network = self.pick("router"), self.rng.choice([*INNER, *INNER, WIRED, *OUTER])
+        if router is None or f"{router}-{network}" in self.topology.all("port"):
+            return []
+        if network in OUTER and self.topology.gateway_of(router) is not None:
+            return []
+        ips = self.addresses(network)
+        return self.world.interface(router, network, *ips) if ips else []
+
+    change_another_interface = change_interface
+
+    def change_interface_edit(self) -> list:
+        id = self.pick("port", lambda port: port.router_id is not None)
+        if id is None:
+            return []
+        port = self.topology.get("port", id)
+        subnets = {fixed.subnet_id for fixed in port.fixed_ips}
+        moved = tuple(FixedIp(s, self.address(port.network_id, 6 if s.endswith("6") else 4)) for s in sorted(subnets))
+        fields = self.rng.choice([{"admin_state_up": self.rng.random() < 0.7}, {"fixed_ips": moved}])
+        return self.put("port", id, **fields)
+
+    def change_interface_gone(self) -> list:
+        id = self.pick("port", lambda port: port.router_id is not None)
+        return self.world.apply(Edit("port", id, None)) if id and self.rng.random() < 0.5 else []
+
+    def change_subnet(self) -> list:
+        network, version = self.rng.choice(INNER + OUTER), self.rng.choice([4, 6])
+        id = f"{network}-{version}"
+        if self.topology.get("subnet", id) is None:
+            third = (INNER + OUTER).index(network) + 50
+            return self.world.subnet(id, network, f"10.9.{third}.0/24" if version == 4 else f"fd09:{third}::/64")
+        if not any(kind in ("port", "floating-ip") for kind, _ in self.topology.referrers("subnet", id)):
+            return self.world.apply(Edit("subnet", id, None))
+        gateway = self.rng.choice([None, self.address(network, version)])
+        return self.put("subnet", id, gateway_ip=gateway, enable_dhcp=self.rng.random() < 0.7)
+
+    def change_network(self) -> list:
+        id = self.rng.choice([*INNER, *OUTER, WIRED])
+        if self.rng.random() < 0.3:
+            return self.put("network", id, admin_state_up=not self.topology.get("network", id).admin_state_up)
+        return self.put("network", id, mtu=self.rng.choice([None, 1300, 1400, 1500, 1600]))
+
+    def change_wires(self) -> list:
+        return self.world.wire(self.rng.choice(HYPERVISORS), *(wire for wire in WIRES if self.rng.random() < 0.6))
+
+    def change_hypervisor(self) -> list:
+        fields = self.rng.choice([
+            {"gateway": self.rng.random() < 0.7}, {"tunnel_ip": f"192.168.60.{self.number % 250}"},
+            {"tunnel_ip": f"fd60::{self.number}"},
+        ])  # fmt: skip
+        return self.put("hypervisor", self.rng.choice(HYPERVISORS), **fields)
+
+    def change_bridge(self) -> list:
+        return self.put("bridge", self.rng.choice(HYPERVISORS), tunnel_ofport=self.rng.choice([1000, 1001, None]))
+
+    def change_mesh(self) -> list:
+        if self.rng.random() < 0.7:
+            return []
+        fields = {"tunnel_type": self.rng.choice(["geneve", "vxlan"]), "underlay_mtu": self.rng.choice([1500, 9000])}
+        return self.put("tunnel-mesh", "mesh", **fields)
+
+    def change_link(self) -> list:
+        here, there = self.rng.sample(HYPERVISORS, 2)
+        id = f"{here}/{there}"
+        link = Link(hypervisor_id=here, peer_id=there, ofport=self.rng.choice([None, 2000 + self.number]), up=True)
+        return self.world.apply(Edit("link", id, link if self.rng.random() < 0.8 else None))
+
+    def change_floating_ip(self) -> list:
+        port = self.pick("port", lambda port: port.router_id is None and port.network_id in INNER)
+        id = self.pick("floating-ip")
+        if id is not None and self.rng.random() < 0.6:
+            if self.rng.random() < 0.5:
+                return self.put("floating-ip", id, port_id=self.rng.choice([None, port]))
+            under = [Edit("port-forwarding", each, None) for each in self.topology.forwardings_of(id)]
+            return self.world.apply(*under, Edit("floating-ip", id, None))
+        network = self.rng.choice(OUTER)
+        subnet = self.topology.get("subnet", f"{network}-4")
+        if subnet is None:
+            return []
+        floating = FloatingIp(
+            id=f"f{self.number}", floating_network_id=network, subnet_id=subnet.id, port_id=port,
+            floating_ip_address=str(ip_network(subnet.cidr)[60 + self.number % 190]),
+            mac_address=f"02:00:00:00:77:{self.number % 256:02x}",
+        )  # fmt: skip
+        return self.world.apply(Edit("floating-ip", floating.id, floating))
+
+    def change_forwarding(self) -> list:
+        id = self.pick("port-forwarding")
+        if id is not None and self.rng.random() < 0.5:
+            return self.world.apply(Edit("port-forwarding", id, None))
+        floating = self.pick("floating-ip", lambda floating: floating.port_id is None)
+        port = self.pick("port", lambda port: port.router_id is None and port.network_id in INNER and port.fixed_ips)
+        if floating is None or port is None:
+            return []
+        inside = self.topology.get("port", port).fixed_ips[0].ip_address
+        forwarding = PortForwarding(
+            id=f"w{self.number}", floating_ip_id=floating, protocol="tcp", external_port=1000 + self.number,
+            internal_port_id=port, internal_ip_address=inside, internal_port=80,
+        )  # fmt: skip
+        return self.world.apply(Edit("port-forwarding", forwarding.id, forwarding)) if ":" not in inside else []
+
+    def change_neighbour(self) -> list:
+        id = self.pick("neighbour")
+        if id is not None and self.rng.random() < 0.5:
+            return self.world.apply(Edit("neighbour", id, None))
+        network = self.rng.choice([*OUTER, WIRED])
+        address = self.address(network)
+        if address is None or (network, address) in self.topology.neighbours:
+            return []
+        neighbour = Neighbour(
+            id=f"n{self.number}", network_id=network, ip_address=address, learned=self.rng.random() < 0.5,
+            mac_address=f"02:00:00:00:88:{self.number % 256:02x}",
+        )  # fmt: skip
+        return self.world.apply(Edit("neighbour", neighbour.id, neighbour))
+
+    def change_listener(self) -> list:
+        network = self.rng.choice(INNER)
+        ports = frozenset(port for port in self.topology.ports_of(network) if self.rng.random() < 0.5)
+        group = self.rng.choice(["239.1.1.1", "ff05::7"])
+        listener = Listener(network_id=network, group=group, ports=ports) if ports else None
+        return self.world.apply(Edit("listener", f"{network}/{group}", listener))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_following_changes_of_routers_leads_where_compiling_everything_leads(seed: int) -> None:
+    world, rng = routed_world(), random.Random(seed)
+    editor, follower = Editor(world, rng), Follower(world)
+    for number in range(150):
+        changes = [change for _ in range(rng.choice([1, 1, 1, 2, 4])) for change in editor.edit()]
+        follower.follow(changes)
+        now = everything(world)
+        for key in follower.state.keys() | now.keys():
+            assert follower.state.get(key) == now.get(key), f"{key} after step {number}: {changes}"
 
 
 def large_world(ports: int) -> World:

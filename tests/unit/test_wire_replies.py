@@ -15,7 +15,24 @@ from hypothesis import strategies as st
 
 from pipelines import fields as f
 from pipelines import wire
-from pipelines.flow import Bucket, Flow, Group, copy, group, match, output, resubmit, set_bits, set_field
+from pipelines.flow import (
+    Bucket,
+    Flow,
+    Group,
+    Nat,
+    check_pkt_larger,
+    clone,
+    conntrack,
+    copy,
+    dec_ttl,
+    group,
+    match,
+    multipath,
+    output,
+    resubmit,
+    set_bits,
+    set_field,
+)
 from pipelines.wire.openflow import NICIRA, ONF
 from pipelines.wire.replies import Experimenter, Hello
 
@@ -23,7 +40,9 @@ versions = pytest.mark.parametrize("version", wire.VERSIONS)
 
 ACTIONS = (
     copy(f.ETH_SRC, f.ETH_DST), set_field(f.OUT_PORT_KEY, 9), set_bits(f.FROM_TUNNEL, 1), set_field(f.TUN_OPTION, 5),
-    group(3), resubmit(4), output(7),
+    group(3), resubmit(4), output(7), multipath(f.SLOT, 8), check_pkt_larger(1514, f.TOO_LARGE), dec_ttl(),
+    clone((set_bits(f.FROM_TUNNEL, 1), output(3))),
+    conntrack(commit=True, nat=Nat("src", 1, 2, ports=(3, 4)), exec=(set_field(f.CT_MARK, 3), copy(f.PEER, f.CT_MARK))),
 )  # fmt: skip
 FLOWS = [
     Flow(
@@ -31,6 +50,7 @@ FLOWS = [
     ),
     Flow(2, 65535, b""),
     Flow(3, 3, match(f.ETH_TYPE(f.IPV6), f.IPV6_SRC(1), f.register(15)(7), f.register(14)(8)), goto=7),
+    Flow(5, 4, match(f.CT_STATE(0x21, 0x31), f.NEXT_HOP6(1 << 127)), goto=7),
     Flow(4, 3, match(f.TUN_OPTION(5), f.TUNNEL_ID(9), f.ETH_SRC(2, 3)), goto=7, hard_timeout=60000),
 ]
 
@@ -207,6 +227,8 @@ def examples(version: int) -> list[wire.Message]:
     }
     bundle = pack(">IHH", 1, 5, 0)
     metadata = oxm(match(f.IN_PORT(1), f.METADATA(2)))
+    registers = [f.register(n)(n, mask) for n, mask in ((0, None), (1, None), (5, None), (7, 0xFF))]
+    known = oxm(b"".join([f.IN_PORT(1), *(paired(registers) if version == wire.OF15 else registers)]))
     removed = {
         True: pack(">BBHIQ", 1, 2, 3, 0, 4) + metadata + statistics((0, 8, 1), (4, 8, 1)),
         False: pack(">QHBBIIHHQQ", 4, 3, 2, 1, 5, 6, 0, 0, 7, 8) + metadata,
@@ -215,7 +237,7 @@ def examples(version: int) -> list[wire.Message]:
         wire.Type.HELLO: pack(">HHI", 1, 8, 0x70),
         wire.Type.ERROR: pack(">HHI", 0xFFFF, 20, NICIRA) + bytes(8),
         wire.Type.FEATURES_REPLY: bytes(24),
-        wire.Type.PACKET_IN: pack(">IHBBQ", 0xFFFFFFFF, 5, 1, 2, 3) + metadata + bytes(2) + b"frame",
+        wire.Type.PACKET_IN: pack(">IHBBQ", 0xFFFFFFFF, 5, 1, 2, 3) + known + bytes(2) + b"frame",
         wire.Type.FLOW_REMOVED: removed[version == wire.OF15],
         wire.Type.ROLE_REPLY: bytes(16),
         wire.Type.BUNDLE_CONTROL: bundle,
@@ -246,7 +268,7 @@ def digest(message: wire.Message) -> object:
     """Read all of a message."""
     value = wire.read(message)
     if isinstance(value, wire.PacketIn):
-        return value.values
+        return value.fields
     return READERS[value.kind](value) if isinstance(value, wire.Part) and value.kind in READERS else value
 
 

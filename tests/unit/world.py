@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
+from msgspec.structs import replace
+
+from pipelines import fields as f
 from topology.changes import Change, Edit
 from topology.graph import Topology
-from topology.model import AddressPair, Bridge, FixedIp, Hypervisor, Network, Port, Subnet, TunnelMesh, Vif
+from topology.model import (
+    AddressPair,
+    Bridge,
+    BridgeMapping,
+    FixedIp,
+    Hypervisor,
+    Network,
+    Port,
+    Router,
+    Subnet,
+    TunnelMesh,
+    Vif,
+)
 
 
 class World:
@@ -23,13 +40,22 @@ class World:
                 Edit("bridge", f"h{n}", Bridge(hypervisor_id=f"h{n}", tunnel_ofport=1000)),
             )
         self._keys = 0
+        self._routers = 0
 
     def apply(self, *edits: Edit) -> list[Change]:
         return self.topology.apply(edits)
 
-    def network(self, id: str, vni: int, **fields: object) -> None:
+    def network(self, id: str, vni: int, *cidrs: str, **fields: object) -> None:
+        """A network with a subnet ``<id>-4`` or ``<id>-6`` for each cidr, whose gateway is the first address."""
         self.apply(Edit("network", id, Network(id=id, vni=vni, **fields)))
-        self.apply(Edit("subnet", f"{id}-4", Subnet(id=f"{id}-4", network_id=id, cidr="10.0.0.0/16")))
+        for cidr in cidrs or ("10.0.0.0/16",):
+            self.subnet(f"{id}-{ip_network(cidr).version}", id, cidr)
+
+    def subnet(self, id: str, network: str, cidr: str, **fields: object) -> list[Change]:
+        prefix = ip_network(cidr)
+        fields = {"gateway_ip": str(prefix[1]), **fields}
+        subnet = Subnet(id=id, network_id=network, cidr=cidr, ip_version=prefix.version, **fields)
+        return self.apply(Edit("subnet", id, subnet))
 
     def port(
         self, id: str, network: str, on: str | None = None, ips: tuple[str, ...] = (), **fields: object
@@ -38,10 +64,33 @@ class World:
         self._keys += 1
         key = self._keys
         mac = f"02:00:00:00:{key >> 8:02x}:{key & 255:02x}"
-        fixed = tuple(FixedIp(f"{network}-4", ip) for ip in ips or (f"10.0.{key >> 8}.{key & 255}",))
+        ips = ips or (f"10.0.{key >> 8}.{key & 255}",)
+        fixed = tuple(FixedIp(f"{network}-{6 if ':' in ip else 4}", ip) for ip in ips)
         port = Port(id=id, network_id=network, port_key=key, mac_address=mac, fixed_ips=fixed, **fields)
         changes = self.apply(Edit("port", id, port))
         return changes + (self.plug(id, on) if on else [])
+
+    def router(self, id: str, *networks: str, **fields: object) -> list[Change]:
+        """A router with the next key, and an interface ``<id>-<network>`` in each network."""
+        self._routers += 1
+        changes = self.apply(Edit("router", id, Router(id=id, router_key=self._routers, **fields)))
+        return changes + [change for network in networks for change in self.interface(id, network)]
+
+    def interface(self, router: str, network: str, *ips: str, **fields: object) -> list[Change]:
+        """A router's interface, with the gateway addresses of the network's subnets unless ``ips`` are given."""
+        subnets = (self.topology.get("subnet", id) for id in sorted(self.topology.subnets_of(network)))
+        gateways = tuple(subnet.gateway_ip for subnet in subnets if subnet.gateway_ip)
+        return self.port(f"{router}-{network}", network, ips=ips or gateways, router_id=router, **fields)
+
+    def wire(self, hypervisor: str, *physical: str) -> list[Change]:
+        """Give a hypervisor bridge mappings; the patch ports are 900, 901 …"""
+        mappings = tuple(BridgeMapping(physical_network=name, bridge=f"br-{name}") for name in physical)
+        ofports = tuple((name, 900 + number) for number, name in enumerate(physical))
+        old = self.topology.get("hypervisor", hypervisor), self.topology.get("bridge", hypervisor)
+        return self.apply(
+            Edit("hypervisor", hypervisor, replace(old[0], bridge_mappings=mappings)),
+            Edit("bridge", hypervisor, replace(old[1], provider_ofports=ofports)),
+        )
 
     def plug(self, port: str, hypervisor: str, ofport: int | None = -1) -> list[Change]:
         """The port's interface appears; its ofport is the port's key unless given."""
@@ -52,5 +101,28 @@ class World:
     def unplug(self, port: str) -> list[Change]:
         return self.apply(Edit("vif", port, None))
 
+    def edit(self, kind: str, id: str, **fields: object) -> list[Change]:
+        """Give an object other values of some fields."""
+        return self.apply(Edit(kind, id, replace(self.topology.get(kind, id), **fields)))
 
-__all__ = ["AddressPair", "World"]
+
+class Routed(World):
+    """Networks a (10.0.0.0/24, fd00:a::/64) and b (10.0.1.0/24, fd00:b::/64) joined by router r, VMs a1, b1 on h1 and b2 on h2."""
+
+    def __init__(self, **mesh: object) -> None:
+        super().__init__(**mesh)
+        self.network("a", 1, "10.0.0.0/24", "fd00:a::/64")
+        self.network("b", 2, "10.0.1.0/24", "fd00:b::/64")
+        self.router("r", "a", "b")
+        self.port("a1", "a", on="h1", ips=("10.0.0.11", "fd00:a::11"))
+        self.port("b1", "b", on="h1", ips=("10.0.1.11", "fd00:b::11"))
+        self.port("b2", "b", on="h2", ips=("10.0.1.12", "fd00:b::12"))
+
+    def mac(self, port: str) -> int:
+        return f.mac(self.topology.get("port", port).mac_address)
+
+    def key(self, port: str) -> int:
+        return self.topology.get("port", port).port_key
+
+
+__all__ = ["AddressPair", "Routed", "World"]

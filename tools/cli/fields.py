@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 import msgspec.inspect as inspect
@@ -33,14 +33,16 @@ class Field(NamedTuple):
 def fields(cls: type[Object]) -> list[Field]:
     """The fields of a kind, the id left out."""
     found = []
-    for field in inspect.type_info(cls).fields:  # type: ignore[attr-defined]
+    declared = inspect.type_info(cls).fields  # type: ignore[attr-defined]
+    names = {field.name for field in declared}
+    for field in declared:
         if field.name == "id":
             continue
         trait = traits(cls)[field.name]
         type_, nullable, about = _unwrap(field.type)
         found.append(
             Field(
-                field.name, _option(field.name), type_, nullable, trait.get("ref"), about,
+                field.name, _option(field.name, names - {field.name}), type_, nullable, trait.get("ref"), about,
                 "read_only" not in trait, "immutable" not in trait,
             )
         )  # fmt: skip
@@ -61,9 +63,14 @@ def _unwrap(type_: Any) -> tuple[Any, bool, str]:
             return type_, nullable, about
 
 
-def _option(name: str) -> str:
-    name = name.removesuffix("_id").replace("_", "-")
-    return f"--{name[:-1]}" if name.endswith(("ips", "pairs", "pools", "vteps")) else f"--{name}"
+_PLURALS = ("ips", "pairs", "pools", "vteps", "routes", "opts", "nameservers", "hypervisors", "mappings", "nexthops")
+
+
+def _option(name: str, others: Container[str] = ()) -> str:
+    """The option of a field; a reference is named without ``_id`` where no other field has that name."""
+    plain = name.removesuffix("_id")
+    name = (name if plain in others else plain).replace("_", "-")
+    return f"--{name[:-1]}" if name.endswith(_PLURALS) else f"--{name}"
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Object], verb: str) -> None:

@@ -11,7 +11,19 @@ import msgspec
 _COLUMNS = {
     "network": ("name", "id", "status", "vni", "mtu", "project_id"),
     "subnet": ("name", "id", "status", "cidr", "gateway_ip", "network_id"),
+    "router": ("name", "id", "status", "external_addresses", "active_gateway"),
     "port": ("name", "id", "status", "fixed_ips", "mac_address", "host_id"),
+    "floating-ip": ("name", "id", "status", "floating_ip_address", "fixed_ip_address", "port_id", "hypervisor"),
+    "port-forwarding": (
+        "id",
+        "status",
+        "floating_ip_id",
+        "protocol",
+        "external_port",
+        "internal_ip_address",
+        "internal_port",
+    ),
+    "neighbour": ("id", "status", "network_id", "ip_address", "mac_address", "learned"),
     "hypervisor": ("name", "id", "status", "tunnel_ip", "ovsdb"),
     "tunnel-mesh": ("name", "id", "status", "tunnel_type", "udp_port", "underlay_mtu"),
 }

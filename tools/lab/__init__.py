@@ -8,18 +8,23 @@
 ``make run``, the tests and the benchmarks stand on it. docs/lab.md tells more.
 """
 
+from tools.lab.clients import Address, Answers, Route, RouterAdvertisement
 from tools.lab.controller import Api, ApiError, Controller
+from tools.lab.dhcp import Lease
 from tools.lab.errors import LabError
 from tools.lab.frames import Sniffer
 from tools.lab.hypervisor import Hypervisor
 from tools.lab.lab import Lab
+from tools.lab.lan import Lan
 from tools.lab.ping import BackgroundPing, PingResult
 from tools.lab.processes import until
-from tools.lab.underlay import Underlay
+from tools.lab.provider import Provider
 from tools.lab.vm import VM, Host
 
 __all__ = [
     "VM",
+    "Address",
+    "Answers",
     "Api",
     "ApiError",
     "BackgroundPing",
@@ -28,8 +33,12 @@ __all__ = [
     "Hypervisor",
     "Lab",
     "LabError",
+    "Lan",
+    "Lease",
     "PingResult",
+    "Provider",
+    "Route",
+    "RouterAdvertisement",
     "Sniffer",
-    "Underlay",
     "until",
 ]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from tools.lab import registry
 from tools.lab.errors import LabError
-from tools.lab.hypervisor import INTEGRATION
 from tools.lab.lab import Lab
+from tools.lab.openvswitch import INTEGRATION
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from tools.lab.errors import LabError
 
 ETH_P_ALL = 0x0003
 PACKET_OUTGOING = 4
+SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 1 << 4
+_AUXDATA = struct.Struct("=IIIHHHH")
+"""struct tpacket_auxdata of linux/if_packet.h; its last two members are a VLAN tag's TCI and TPID."""
 Filter = Callable[[bytes], bool]
 
 
@@ -51,6 +55,7 @@ class Sniffer:
         self._news = threading.Condition()
         self._stopping = False
         self._socket = open_socket(namespace, interface)
+        self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         self._socket.settimeout(0.05)
         self._thread = threading.Thread(target=self._collect, name=f"sniff-{namespace}", daemon=True)
         self._thread.start()
@@ -94,14 +99,27 @@ class Sniffer:
     def _collect(self) -> None:
         while not self._stopping:
             try:
-                frame, (_, _, kind, *_) = self._socket.recvfrom(1 << 16)
+                received, ancillary, _, (_, _, kind, *_) = self._socket.recvmsg(
+                    1 << 16, socket.CMSG_SPACE(_AUXDATA.size)
+                )
             except TimeoutError:
                 continue
             except OSError:
                 return
             if kind == PACKET_OUTGOING and not self._outgoing:
                 continue
+            frame = _tagged(received, ancillary)
             if self._accept is None or self._accept(frame):
                 with self._news:
                     self._frames.append(frame)
                     self._news.notify_all()
+
+
+def _tagged(frame: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
+    """The frame with the VLAN tag that the kernel took off before the socket got it."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, *_, tci, tpid = _AUXDATA.unpack_from(data)
+            if status & TP_STATUS_VLAN_VALID:
+                return frame[:12] + struct.pack("!HH", tpid, tci) + frame[12:]
+    return frame

@@ -1,100 +1,61 @@
-"""A hypervisor: a namespace with its own ovsdb-server and ovs-vswitchd, ``br-phy`` on the underlay, and VMs.
+"""A hypervisor: a namespace with an Open vSwitch of its own, ``br-phy`` on the underlay, and VMs.
 
-``br-phy`` holds ``eth0`` and the tunnel endpoint's address, as a hypervisor's administrator sets it up. ``br-int`` is
-NovaNet's to make.
+``br-phy`` holds ``eth0`` and the tunnel endpoint's address, and ``br-ex`` the NIC on the provider LAN where there is one,
+as a hypervisor's administrator sets them up. ``br-int`` is NovaNet's to make.
 """
 
 from __future__ import annotations
 
-import shutil
-import signal
-import subprocess
 from collections.abc import Iterable
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tools.lab import jsonrpc, namespaces, processes
+from tools.lab import namespaces
 from tools.lab.errors import LabError
+from tools.lab.lan import Lan
+from tools.lab.openvswitch import INTEGRATION, OpenVSwitch
 from tools.lab.programs import Programs
-from tools.lab.underlay import Underlay
+from tools.lab.provider import EXTERNAL, NIC, Provider
 from tools.lab.vm import INTERFACE, VM, Addresses
 
 PHYSICAL = "br-phy"
-INTEGRATION = "br-int"
 CONTROLLER_SOCKET = "controller.sock"
-OPENFLOW = "OpenFlow13,OpenFlow14,OpenFlow15"
 
 
-class Hypervisor:
+class Hypervisor(OpenVSwitch):
     """Made by ``Lab``. ``name`` is its ``external_ids:system-id`` too; ``tunnel_ip`` its address in the underlay."""
 
     def __init__(
-        self, lab: str, name: str, directory: Path, programs: Programs, underlay: Underlay, tunnel_ip: str, mac: str
-    ) -> None:
-        self.lab, self.name, self.directory = lab, name, directory
-        self.tunnel_ip, self.mac = tunnel_ip, mac
-        self.namespace = underlay.namespace_of(name)
+        self, lab: str, number: int, directory: Path, programs: Programs, underlay: Lan, tunnel_ip: str,
+        provider: Provider | None,
+    ) -> None:  # fmt: skip
+        name = f"hv{number}"
+        super().__init__(lab, name, directory / name, programs, underlay.namespace_of(name))
+        self.tunnel_ip = tunnel_ip
+        self.mac = f"02:6e:6e:00:{number >> 8:02x}:{number & 0xFF:02x}"
+        self.external_mac = f"02:6e:6e:01:{number >> 8:02x}:{number & 0xFF:02x}"
+        """MAC address of ``br-ex``."""
+        self.provider = provider
+        """The LAN that its second NIC is on; None when it has no second NIC."""
         self.vms: dict[str, VM] = {}
         self.neighbours: dict[str, str] = {}
         """IP -> MAC of the other tunnel endpoints, told to OVS whenever vswitchd starts."""
-        self._underlay, self._programs = underlay, programs
-        self._ovsdb: subprocess.Popen[Any] | None = None
-        self._vswitchd: subprocess.Popen[Any] | None = None
+        self._underlay, self._hosts = underlay, directory / "vms"
+        self._lans: dict[str, Lan] = {INTERFACE: underlay} | ({NIC: provider} if provider else {})
         self._ports: dict[str, str] = {}
         self._groups: set[str] = set()
         self._numbers = count(1)
-        self._env = {name: str(directory) for name in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")}
+        self._dead = False
 
     def __repr__(self) -> str:
         return f"<Hypervisor {self.name} {self.tunnel_ip}>"
 
     @property
-    def ovsdb(self) -> str:
-        """Where its OVSDB server listens, as OVS writes it."""
-        return f"unix:{self.directory / 'db.sock'}"
-
-    # --- OVS's own tools -------------------------------------------------------------------------------------
-
-    def vsctl(self, *arguments: str, check: bool = True, timeout: int = 20) -> str:
-        """``ovs-vsctl``: what it printed, without the last newline. Raises LabError when it fails."""
-        return self._tool("ovs-vsctl", f"--timeout={timeout}", f"--db={self.ovsdb}", *arguments, check=check)
-
-    def ofctl(self, *arguments: str, check: bool = True, version: str = OPENFLOW) -> str:
-        """``ovs-ofctl``; bridges by their names."""
-        return self._tool("ovs-ofctl", "-O", version, *arguments, check=check)
-
-    def appctl(self, *arguments: str) -> str:
-        """A command of ovs-vswitchd's, as ``ovs-appctl`` would send it: ``appctl("ofproto/trace", "br-int", …)``."""
-        result = jsonrpc.call(self.directory / "vswitchd.ctl", arguments[0], list(arguments[1:]))
-        return str(result).rstrip("\n")
-
-    def dump_flows(self, bridge: str = INTEGRATION, *arguments: str) -> list[str]:
-        """The bridge's flows as ``ovs-ofctl dump-flows`` prints them, one a line."""
-        return [line.strip() for line in self.ofctl("dump-flows", bridge, *arguments).splitlines() if "cookie=" in line]
-
-    def transact(self, *operations: dict[str, Any]) -> list[dict[str, Any]]:
-        """One transaction on the Open_vSwitch database (RFC 7047, section 5.2); vswitchd acts on it later.
-
-        Raises LabError when it was not committed.
-        """
-        results = jsonrpc.call(self.directory / "db.sock", "transact", ["Open_vSwitch", *operations])
-        for result in results:
-            if result and result.get("error"):
-                raise LabError(f"OVSDB of {self.name}: {result['error']}: {result.get('details', '')}")
-        return list(results)
-
-    def synchronise(self, timeout: float = 30.0) -> None:
-        """Wait until vswitchd has done everything that the database asked for when this was called."""
-        everything: dict[str, Any] = {"table": "Open_vSwitch", "where": []}
-        bump = everything | {"op": "mutate", "mutations": [["next_cfg", "+=", 1]]}
-        read = everything | {"op": "select", "columns": ["next_cfg", "cur_cfg"]}
-        wanted = self.transact(bump, read)[1]["rows"][0]["next_cfg"]
-        processes.until(
-            lambda: self._check_running() and self.transact(read)[0]["rows"][0]["cur_cfg"] >= wanted,
-            f"ovs-vswitchd of {self.name} applies its configuration", timeout,
-        )  # fmt: skip
+    def bridge_mappings(self) -> list[dict[str, str]]:
+        """What it is wired to, as REST has it."""
+        return [{"physical_network": self.provider.physical_network, "bridge": EXTERNAL}] if self.provider else []
 
     # --- VMs -------------------------------------------------------------------------------------------------
 
@@ -125,7 +86,8 @@ class Hypervisor:
         """Start a VM without plugging it in: its tap device exists, OVS does not know of it yet (see ``attach``)."""
         interface = f"vm{next(self._numbers)}"
         name = name or f"{self.name}-{interface}"
-        vm = VM(self.lab, name, self._underlay.namespace_of(name), mac, port_id, interface, self.name)
+        namespace = self._underlay.namespace_of(name)
+        vm = VM(self.lab, name, namespace, mac, self._hosts / name, port_id, interface, self.name)
         ends = (
             f"{interface} mtu {mtu} netns {self.namespace}",
             f"{INTERFACE} address {mac} mtu {mtu} netns {vm.namespace}",
@@ -158,69 +120,37 @@ class Hypervisor:
         vms = [self.vms.pop(port_id) for port_id in port_ids if port_id in self.vms]
         namespaces.delete(vm.namespace for vm in vms)
 
-    def add_bridge(self, name: str = INTEGRATION, *options: str) -> None:
-        """A plain bridge, for labs without NovaNet: it switches like any learning switch."""
-        self.vsctl("add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", *options)
-
     # --- what can happen to a hypervisor -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start its daemons, for the first time or after ``stop``. The database keeps what it had."""
-        first = self._ovsdb is None
-        self.start_ovsdb()
-        if first:
-            self._configure()
-        self.start_vswitchd()
+        """Start its daemons, for the first time or after ``stop`` or ``kill``. The database keeps what it had."""
+        super().start()
+        if self._dead:
+            self._dead = False
+            for interface in self._lans:
+                self.link_up(interface)
 
-    def stop(self) -> None:
-        """Kill both daemons at once, as a crash of the host does. VMs stay, cut off."""
-        self.kill_vswitchd()
-        self.stop_ovsdb(signal.SIGKILL)
-
-    def start_ovsdb(self) -> None:
-        """Start ovsdb-server and wait until it listens."""
-        socket = self.directory / "db.sock"
-        socket.unlink(missing_ok=True)
-        self._ovsdb = self._daemon(
-            "ovsdb-server", str(self.directory / "conf.db"), f"--remote=punix:{socket}",
-            "--remote=db:Open_vSwitch,Open_vSwitch,manager_options", f"--unixctl={self.directory / 'ovsdb-server.ctl'}",
-            "--private-key=db:Open_vSwitch,SSL,private_key", "--certificate=db:Open_vSwitch,SSL,certificate",
-            "--ca-cert=db:Open_vSwitch,SSL,ca_cert",
-        )  # fmt: skip
-        processes.until(
-            lambda: self._check_running() and jsonrpc.listens(socket), f"ovsdb-server of {self.name} listens"
-        )
-
-    def stop_ovsdb(self, how: signal.Signals = signal.SIGTERM) -> None:
-        processes.end(self._ovsdb, how)
+    def kill(self) -> None:
+        """Take the host away at once, as a power cut does: its cables are dead, and then its daemons. VMs stay, cut off."""
+        self._dead = True
+        for interface in self._lans:
+            self.link_down(interface)
+        self.stop()
 
     def start_vswitchd(self) -> None:
         """Start ovs-vswitchd, wait until it has built what the database says, and set up the tunnel endpoint."""
-        (self.directory / "vswitchd.ctl").unlink(missing_ok=True)
-        self._vswitchd = self._daemon(
-            "ovs-vswitchd", self.ovsdb, f"--unixctl={self.directory / 'vswitchd.ctl'}",
-            f"--pidfile={self.directory / 'ovs-vswitchd.pid'}", "--enable-dummy",
-        )  # fmt: skip
-        self.synchronise()
+        super().start_vswitchd()
         self._address()
         self.prime(self.neighbours)
         for group in self._groups:
             self.join_group(group)
 
-    def stop_vswitchd(self) -> None:
-        """End ovs-vswitchd in order (SIGTERM)."""
-        processes.end(self._vswitchd)
+    def link_down(self, interface: str = INTERFACE) -> None:
+        """Cut the hypervisor off the underlay, or off the provider LAN (``eth1``)."""
+        self._lans[interface].cut(self.name)
 
-    def kill_vswitchd(self) -> None:
-        """SIGKILL to ovs-vswitchd."""
-        processes.end(self._vswitchd, signal.SIGKILL)
-
-    def link_down(self) -> None:
-        """Cut the hypervisor off the underlay."""
-        self._underlay.cut(self.name)
-
-    def link_up(self) -> None:
-        self._underlay.mend(self.name)
+    def link_up(self, interface: str = INTERFACE) -> None:
+        self._lans[interface].mend(self.name)
 
     def prime(self, neighbours: dict[str, str]) -> None:
         """Tell OVS other endpoints' MAC addresses, so that the first tunnelled packet need not wait for ARP."""
@@ -256,42 +186,6 @@ class Hypervisor:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    @property
-    def vswitchd_pid(self) -> int:
-        """Process id of ovs-vswitchd, for its memory and CPU in /proc."""
-        return _pid(self._vswitchd)
-
-    @property
-    def ovsdb_pid(self) -> int:
-        """Process id of ovsdb-server."""
-        return _pid(self._ovsdb)
-
-    @property
-    def daemons(self) -> list[subprocess.Popen[Any]]:
-        """Its running daemons: ovs-vswitchd, ovsdb-server."""
-        return [d for d in (self._vswitchd, self._ovsdb) if d and d.poll() is None]
-
-    def _tool(self, name: str, *arguments: str, check: bool) -> str:
-        argv = [self._programs.path(name), *arguments]
-        done = processes.run(argv, lab=self.lab, namespace=self.namespace, env=self._env, check=check)
-        return (done.stdout if not done.returncode else done.stdout + done.stderr).rstrip("\n")
-
-    def _daemon(self, name: str, *arguments: str) -> subprocess.Popen[Any]:
-        log = self.directory / f"{name}.log"
-        argv = [self._programs.path(name), *arguments, f"--log-file={log}", "-vconsole:emer", "-vsyslog:off"]
-        with (self.directory / f"{name}.err").open("ab") as err:
-            return processes.spawn(
-                argv, lab=self.lab, namespace=self.namespace, env=self._env, stdout=err, stderr=subprocess.STDOUT
-            )
-
-    def _check_running(self) -> bool:
-        for name, daemon in (("ovsdb-server", self._ovsdb), ("ovs-vswitchd", self._vswitchd)):
-            if daemon and daemon.poll() not in (None, -signal.SIGKILL, -signal.SIGTERM, 0):
-                logs = [self.directory / f"{name}.{suffix}" for suffix in ("log", "err")]
-                words = "".join(path.read_text(errors="replace")[-1500:] for path in logs if path.exists())
-                raise LabError(f"{name} of {self.name} ended ({daemon.returncode}): {words}")
-        return True
-
     def _configure(self) -> None:
         """Who the hypervisor is, and its connection to the underlay."""
         self.vsctl(
@@ -303,6 +197,16 @@ class Hypervisor:
             "--", "set", "Bridge", PHYSICAL, "datapath_type=netdev", f'other_config:hwaddr="{self.mac}"',
             "--", "set", "Interface", PHYSICAL, f"mtu_request={self._underlay.mtu}",
             "--", "add-port", PHYSICAL, INTERFACE,
+            *(self._external(self.provider) if self.provider else ()),
+        )  # fmt: skip
+
+    def _external(self, provider: Provider) -> Iterable[str]:
+        """The bridge with the NIC on the provider LAN, which switches like any learning switch."""
+        return (
+            "--", "add-br", EXTERNAL,
+            "--", "set", "Bridge", EXTERNAL, "datapath_type=netdev", f'other_config:hwaddr="{self.external_mac}"',
+            "--", "set", "Interface", EXTERNAL, f"mtu_request={provider.mtu}",
+            "--", "add-port", EXTERNAL, NIC,
         )  # fmt: skip
 
     def _address(self) -> None:
@@ -328,23 +232,6 @@ class Hypervisor:
             raise LabError(f"{self.name} has no bridge {bridge}: does NovaNet know this hypervisor (lab.deploy)?")
         for port_id, result in zip(interfaces, inserted[::2], strict=True):
             self._ports[port_id] = result["uuid"][1]
-
-
-def _pid(daemon: subprocess.Popen[Any] | None) -> int:
-    if daemon is None or daemon.poll() is not None:
-        raise LabError("the daemon does not run")
-    return daemon.pid
-
-
-def create_database(programs: Programs, path: Path) -> None:
-    """An empty Open_vSwitch database; hypervisors copy it."""
-    processes.run([programs.path("ovsdb-tool"), "create", str(path), str(programs.schema())])
-
-
-def install_database(empty: Path, directory: Path) -> None:
-    """Give a hypervisor's directory its database."""
-    directory.mkdir(parents=True)
-    shutil.copyfile(empty, directory / "conf.db")
 
 
 def _interface(name: str, external_ids: dict[str, str], type: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import atexit
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from tools.lab import namespaces, processes, registry
 from tools.lab.errors import LabError
-from tools.lab.hypervisor import PHYSICAL, Hypervisor, create_database, install_database
+from tools.lab.hypervisor import PHYSICAL, Hypervisor
+from tools.lab.lan import Lan
+from tools.lab.openvswitch import create_database, install_database
 from tools.lab.programs import Programs
-from tools.lab.underlay import Underlay
+from tools.lab.provider import NIC, Provider
 from tools.lab.vm import INTERFACE, VM, Host
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 
 LONGEST_SOCKET_PATH = 107
 """Bytes of a Unix socket's path, unix(7)."""
+
+
+UNCONFIGURED_MTU = 1500
+"""Bytes: what an interface has before anybody told it the network's."""
+PHYSICAL_NETWORK = "physnet1"
 
 
 class Terminated(KeyboardInterrupt):
@@ -37,6 +44,10 @@ class Lab:
 
     ``ovs_bindir`` holds the OVS programs (default: NOVANET_OVS_BINDIR, else the installed ones). ``prime`` tells every
     hypervisor the MAC addresses of the other tunnel endpoints. Files are kept below ``base``.
+
+    With ``provider`` (True: ``physnet1``, or its name) there is a LAN outside, of ``provider_mtu`` bytes, to which
+    hypervisors have a second NIC, held by their bridge ``br-ex``; those whose indexes are in ``wired``, all when None.
+    ``outside`` adds hosts to it.
 
     It is up within ``with``, or between ``up()`` and ``close()``. Raises LabError when it does not come up; what
     there was of it is removed then.
@@ -52,11 +63,17 @@ class Lab:
         ovs_bindir: Path | str | None = None,
         base: Path | str | None = None,
         prime: bool = True,
+        provider: bool | str = False,
+        provider_mtu: int = 1500,
+        wired: Collection[int] | None = None,
     ) -> None:
         if not 0 <= hypervisors <= 250:
             raise LabError(f"{hypervisors} hypervisors: must be 0 to 250")
         self.mtu, self.ipv6_underlay, self._prime = mtu, ipv6_underlay, prime
         self.programs = Programs(ovs_bindir)
+        self.physical_network = PHYSICAL_NETWORK if provider is True else provider or None
+        self._provider: Provider | None = None
+        self._provider_mtu, self._wired = provider_mtu, range(hypervisors) if wired is None else wired
         self.hypervisors: list[Hypervisor] = []
         self._count, self._wanted_id, self._base = hypervisors, run_id, Path(base or tempfile.gettempdir())
         self._record: registry.Record | None = None
@@ -71,6 +88,13 @@ class Lab:
     def directory(self) -> Path:
         """Where everything of this lab is written."""
         return Path(self._up.directory)
+
+    @property
+    def provider(self) -> Provider:
+        """The LAN outside; LabError when the lab has none."""
+        if self._provider is None:
+            raise LabError("the lab has no provider LAN: make it by Lab(…, provider=True)")
+        return self._provider
 
     @property
     def vms(self) -> list[VM]:
@@ -104,7 +128,8 @@ class Lab:
         record, self._record = self._record, None
         with _uninterrupted():
             if record:
-                processes.end_all([d for h in self.hypervisors for d in h.daemons])
+                access = self._provider.access if self._provider else None
+                processes.end_all([d for s in [*self.hypervisors, *filter(None, [access])] for d in s.daemons])
                 registry.remove(record)
                 for controller in self._controllers:
                     controller.reap()
@@ -119,6 +144,15 @@ class Lab:
                 hypervisor.prime({ip: host.mac})
         return host
 
+    def outside(
+        self, name: str, *addresses: str, vlan: int | None = None, mac: str | None = None, routes: Iterable[str] = ()
+    ) -> Host:
+        """A host on the provider LAN: ``lab.outside("web", "203.0.113.5/24", vlan=100, routes=["default via 203.0.113.1"])``.
+
+        With ``vlan`` it is in that VLAN, and neither sends nor gets tags itself. Raises LabError.
+        """
+        return self.provider.outside(name, addresses, vlan, mac, routes)
+
     def join_group(self, group: str) -> None:
         """Let every hypervisor's tunnels use a multicast group; one for IPv4 and one for IPv6 at most."""
         for hypervisor in self.hypervisors:
@@ -131,15 +165,28 @@ class Lab:
         """
         made = {}
         for hypervisor in self.hypervisors:
-            fields = {"name": hypervisor.name, "ovsdb": hypervisor.ovsdb, "tunnel_ip": hypervisor.tunnel_ip}
-            made[hypervisor.name] = controller.api.post("/v1/hypervisors", fields | {"underlay_interface": PHYSICAL})
+            fields: dict[str, Any] = {
+                "name": hypervisor.name,
+                "ovsdb": hypervisor.ovsdb,
+                "tunnel_ip": hypervisor.tunnel_ip,
+            }
+            fields |= {"underlay_interface": PHYSICAL}
+            fields |= {"bridge_mappings": hypervisor.bridge_mappings} if hypervisor.provider else {}
+            made[hypervisor.name] = controller.api.post("/v1/hypervisors", fields)
         for hypervisor in self.hypervisors:
             controller.wait_connected(hypervisor)
         return made
 
-    def boot(self, controller: Controller, hypervisor: Hypervisor, port_id: str, name: str | None = None) -> VM:
-        """Start the VM of a port that NovaNet has, with the port's addresses and its network's MTU, and plug it in."""
+    def boot(
+        self, controller: Controller, hypervisor: Hypervisor, port_id: str, name: str | None = None, configure: bool = True
+    ) -> VM:  # fmt: skip
+        """Start the VM of a port that NovaNet has, with the port's addresses and its network's MTU, and plug it in.
+
+        Without ``configure`` it has its MAC address and nothing else: no addresses, no routes, and an MTU of 1500.
+        """
         port = controller.api.get(f"/v1/ports/{port_id}")
+        if not configure:
+            return hypervisor.plug(port_id, port["mac_address"], mtu=UNCONFIGURED_MTU, name=name)
         network = controller.api.get(f"/v1/networks/{port['network_id']}")
         addresses, gateways = [], []
         for fixed in port["fixed_ips"] or ():
@@ -163,14 +210,23 @@ class Lab:
         return self._record
 
     def _build(self) -> None:
-        self.underlay = Underlay(self.run_id, self._up.namespace_prefix, self.mtu)
-        self.hypervisors = [self._hypervisor(number) for number in range(1, self._count + 1)]
         longest = len(str(self.directory / "hv250" / "br-int.snoop"))
         if longest > LONGEST_SOCKET_PATH:
             raise LabError(f"{self.directory}: paths of Unix sockets would be too long; choose a shorter base")
-        empty = self.directory / "empty.db"
+        empty, prefix = self.directory / "empty.db", self._up.namespace_prefix
         create_database(self.programs, empty)
-        self.underlay.build([hypervisor.name for hypervisor in self.hypervisors])
+        self.underlay = Lan(self.run_id, prefix, "ul", self.mtu, self.directory / "hosts")
+        self.underlay.build()
+        if self.physical_network:
+            self._provider = Provider(
+                self.run_id, prefix, self.physical_network, self._provider_mtu, self.directory, self.programs, empty
+            )
+            self._provider.build()
+        self.hypervisors = [self._hypervisor(number) for number in range(1, self._count + 1)]
+        namespaces.ip(f"netns add {hypervisor.namespace}" for hypervisor in self.hypervisors)
+        self.underlay.connect(hypervisor.name for hypervisor in self.hypervisors)
+        if self._provider:
+            self._provider.connect((hypervisor.name for hypervisor in self.hypervisors if hypervisor.provider), NIC)
         with ThreadPoolExecutor(max_workers=8, thread_name_prefix="lab-up") as pool:
             for _ in pool.map(lambda hypervisor: self._start(hypervisor, empty), self.hypervisors):
                 pass
@@ -180,18 +236,16 @@ class Lab:
                 hypervisor.prime({ip: mac for ip, mac in endpoints.items() if ip != hypervisor.tunnel_ip})
 
     def _hypervisor(self, number: int) -> Hypervisor:
-        name = f"hv{number}"
         ip = IPv6Address("fd50::") + number if self.ipv6_underlay else IPv4Address("192.168.50.0") + number
-        mac = f"02:6e:6e:00:{number >> 8:02x}:{number & 0xFF:02x}"
-        return Hypervisor(self.run_id, name, self.directory / name, self.programs, self.underlay, str(ip), mac)
+        provider = self._provider if number - 1 in self._wired else None
+        return Hypervisor(self.run_id, number, self.directory, self.programs, self.underlay, str(ip), provider)
 
     def _start(self, hypervisor: Hypervisor, empty: Path) -> None:
         install_database(empty, hypervisor.directory)
         # The kernel's own stack keeps out of what belongs to OVS: no ARP answers, no IPv6 of its own.
-        namespaces.sysctl(
-            hypervisor.namespace, {"ipv6/conf/default/disable_ipv6": 1, f"ipv6/conf/{INTERFACE}/disable_ipv6": 1}
-        )
-        namespaces.ip(["link set lo up", f"link set {INTERFACE} arp off up"], hypervisor.namespace)
+        nics = [INTERFACE, NIC] if hypervisor.provider else [INTERFACE]
+        namespaces.sysctl(hypervisor.namespace, {f"ipv6/conf/{name}/disable_ipv6": 1 for name in ["default", *nics]})
+        namespaces.ip(["link set lo up", *(f"link set {nic} arp off up" for nic in nics)], hypervisor.namespace)
         hypervisor.start()
 
     def _catch_sigterm(self) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..changes import Edit
-from ..model import KINDS, UUID_PATTERN, Object, encode, traits
+from ..model import KINDS, UUID_PATTERN, Object, Port, encode, traits
 from .allocation import Allocator
 from .context import Context
 from .draft import View, describe
+from .routing import release_interface
 from .rules import RULES
 from .write import Refused, Write, merge_patch, typed
 
@@ -87,6 +88,8 @@ def _check_addressed(write: Write, cls: type[Object], id: str, old: Any) -> None
 def _delete(view: View, write: Write, cls: type[Object], old: Object) -> Edit:
     if cls.SINGLE:
         raise Refused(409, "", f"there is exactly one {cls.KIND}; it can be changed, not deleted")
+    if isinstance(old, Port):
+        release_interface(view, old)
     users = view.referrers(cls.KIND, old.id)
     if users:
         named = sorted(describe(view, kind, id, write.project) for kind, id in users[:_NAMED_IN_REFUSALS])
@@ -126,6 +129,8 @@ def _check_unknown_to_writer(context: Context) -> None:
         raise Refused(400, "project_id", f"a {context.cls.KIND} belongs to no project")
     for name in write.fields:
         trait = traits(context.cls).get(name, {})
+        if write.system:
+            return
         if "read_only" not in trait and not ("admin" in trait and write.project is not None):
             continue
         value, before = getattr(new, name), getattr(old, name) if old is not None else None

@@ -24,10 +24,11 @@ class Context(NamedTuple):
     allocator: Allocator
 
     def visible(self, kind: str, id: str, field: str) -> Any:
-        """The object that a field refers to. Raises Refused(404) when the writer has no such object."""
+        """The object that a field refers to; networks outside are everyone's. Raises Refused(404) when the writer has none such."""
         found = self.view.get(kind, id)
         project = self.write.project
-        if found is None or (project is not None and type(found).TENANT and found.project_id != project):
+        foreign = project is not None and found is not None and type(found).TENANT and found.project_id != project
+        if found is None or (foreign and not getattr(found, "external", False)):
             raise Refused(404, field, f"there is no {kind} {id}")
         return found
 

@@ -8,7 +8,19 @@ from typing import Any, Protocol, TypeVar
 
 from ..changes import Edit
 from ..graph import Node, references
-from ..model import KINDS, Hypervisor, Network, Object, Port, Subnet, TunnelMesh
+from ..model import (
+    KINDS,
+    FloatingIp,
+    Hypervisor,
+    Neighbour,
+    Network,
+    Object,
+    Port,
+    PortForwarding,
+    Router,
+    Subnet,
+    TunnelMesh,
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -33,7 +45,15 @@ class View(Protocol):
     def mesh(self) -> TunnelMesh | None: ...
     def get(self, kind: str, id: str) -> Any: ...
     def all(self, kind: str) -> Mapping[str, Any]: ...
+    @property
+    def router_keys(self) -> Mapping[int, str]: ...
+    @property
+    def neighbours(self) -> Mapping[tuple[str, str], str]: ...
     def subnets_of(self, network_id: str) -> AbstractSet[str]: ...
+    def interfaces_of(self, router_id: str) -> list[Port]: ...
+    def routed_by(self, network_id: str) -> list[Port]: ...
+    def floating_of(self, port_id: str) -> AbstractSet[str]: ...
+    def forwardings_of(self, floating_ip_id: str) -> AbstractSet[str]: ...
     def referrers(self, kind: str, id: str) -> list[Node]: ...
 
 
@@ -88,7 +108,9 @@ class Draft:
         self.addresses: Overlay[tuple[str, str], str] = Overlay(base.addresses)
         self.names: Overlay[tuple[str, str, str], str] = Overlay(base.names)
         self._objects: dict[str, Overlay[str, Any]] = {}
-        self._subnets: dict[str, set[str]] = {}
+        self.router_keys: Overlay[int, str] = Overlay(base.router_keys)
+        self.neighbours: Overlay[tuple[str, str], str] = Overlay(base.neighbours)
+        self._members: dict[tuple[str, str], set[str]] = {}
         self._referring: dict[Node, dict[Node, None]] = {}
 
     @property
@@ -108,7 +130,30 @@ class Draft:
 
     def subnets_of(self, network_id: str) -> AbstractSet[str]:
         """Ids of the subnets of a network."""
-        return self._subnets[network_id] if network_id in self._subnets else self.base.subnets_of(network_id)
+        return self._ids("subnets_of", network_id)
+
+    def interfaces_of(self, router_id: str) -> list[Port]:
+        """The ports that are a router's."""
+        return [self.get("port", id) for id in sorted(self._ids("interfaces_of", router_id))]
+
+    def routed_by(self, network_id: str) -> list[Port]:
+        """The ports of a network that are routers'."""
+        return [self.get("port", id) for id in sorted(self._ids("routed_by", network_id))]
+
+    def floating_of(self, port_id: str) -> AbstractSet[str]:
+        """Ids of the floating IPs that stand for a port."""
+        return self._ids("floating_of", port_id)
+
+    def forwardings_of(self, floating_ip_id: str) -> AbstractSet[str]:
+        """Ids of the port forwardings of a floating IP."""
+        return self._ids("forwardings_of", floating_ip_id)
+
+    def _ids(self, index: str, key: str) -> AbstractSet[str]:
+        """The members of an index, which is named as the method of the view that reads it."""
+        staged = self._members.get((index, key))
+        if staged is not None:
+            return staged
+        return {each if isinstance(each, str) else each.id for each in getattr(self.base, index)(key)}
 
     def referrers(self, kind: str, id: str) -> list[Node]:
         """The objects that refer to this one."""
@@ -136,16 +181,10 @@ class Draft:
                 self._referring.setdefault(target, {})[kind, id] = None
             for index, key in self._keys(kind, new):
                 index.changes[key] = id
-        if isinstance(new or old, Subnet):
-            self._stage_subnet(id, old, new)
-
-    def _stage_subnet(self, id: str, old: Subnet | None, new: Subnet | None) -> None:
-        network_id = (new or old).network_id  # type: ignore[union-attr]
-        members = self._subnets.setdefault(network_id, set(self.base.subnets_of(network_id)))
-        if new is None:
-            members.discard(id)
-        else:
-            members.add(id)
+        for place in _memberships(old):
+            self._members.setdefault(place, set(self._ids(*place))).discard(id)
+        for place in _memberships(new):
+            self._members.setdefault(place, set(self._ids(*place))).add(id)
 
     def _staged(self, node: Node) -> bool:
         overlay = self._objects.get(node[0])
@@ -160,11 +199,32 @@ class Draft:
                 yield self.vnis, obj.vni
             case Hypervisor(hypervisor_key=int()):
                 yield self.hypervisor_keys, obj.hypervisor_key
+            case Router(router_key=int()):
+                yield self.router_keys, obj.router_key
+            case Neighbour():
+                yield self.neighbours, (obj.network_id, obj.ip_address)
+            case FloatingIp():
+                yield self.addresses, (obj.subnet_id, obj.floating_ip_address)
+                yield self.macs, (obj.floating_network_id, obj.mac_address)
             case Port():
                 yield self.port_keys, obj.port_key
                 yield self.macs, (obj.network_id, obj.mac_address)
                 for fixed in obj.fixed_ips or ():
                     yield self.addresses, (fixed.subnet_id, fixed.ip_address)
+
+
+def _memberships(obj: Any) -> Iterator[tuple[str, str]]:
+    """(index, key) under which an object is listed."""
+    match obj:
+        case Subnet():
+            yield "subnets_of", obj.network_id
+        case Port(router_id=str()):
+            yield "interfaces_of", obj.router_id or ""
+            yield "routed_by", obj.network_id
+        case FloatingIp(port_id=str()):
+            yield "floating_of", obj.port_id or ""
+        case PortForwarding():
+            yield "forwardings_of", obj.floating_ip_id
 
 
 def describe(view: View, kind: str, id: str, project: str | None) -> str:

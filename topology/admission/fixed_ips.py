@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from ..model import FixedIp, Port, Subnet
 from .addresses import parse_address, reserved_in, stored_prefix
 from .context import Context
+from .routing import gateway_addresses
 from .write import Refused
 
 Taken = set[tuple[str, str]]
@@ -16,14 +17,19 @@ def fixed_ips(context: Context) -> tuple[FixedIp, ...]:
     """Complete (subnet, address) pairs, in the order asked for. Raises Refused with the position in the list."""
     port: Port = context.new
     if port.fixed_ips is None:
-        return _automatic(context)
-    if context.old is not None and port.fixed_ips == context.old.fixed_ips:
+        found_for_router = gateway_addresses(context) if port.router_id is not None else None
+        return _automatic(context) if found_for_router is None else found_for_router
+    if (
+        context.old is not None
+        and port.fixed_ips == context.old.fixed_ips
+        and port.mac_address == context.old.mac_address
+    ):
         return port.fixed_ips
     found: list[FixedIp | None] = []
     taken: Taken = set()
     for position, wish in enumerate(port.fixed_ips):
         path = f"fixed_ips[{position}]"
-        exact = None if wish.ip_address is None else _exact(context, wish, path)
+        exact = None if wish.ip_address is None or _follows_mac(context, wish) else _exact(context, wish, path)
         if exact is not None:
             if _pair(exact) in taken:
                 raise Refused(400, path, f"{exact.ip_address} is listed twice")
@@ -49,9 +55,41 @@ def _exact(context: Context, wish: FixedIp, path: str) -> FixedIp:
         raise Refused(400, f"{path}.ip_address", f"{address} is outside {subnet.cidr} of subnet {subnet.id}")
     if int(address) in reserved_in(prefix):
         raise Refused(400, f"{path}.ip_address", f"{address} is no host address of {subnet.cidr}")
-    holder = context.view.addresses.get((subnet.id, str(address)))
-    context.holds("port", holder, f"{address} of subnet {subnet.id}", f"{path}.ip_address")
+    if _made_by_vms(context, subnet) and str(address) != _made(context, subnet):
+        what = (
+            f"in subnet {subnet.id} VMs make their own address ({subnet.ipv6_address_mode}): {_made(context, subnet)}"
+        )
+        raise Refused(400, f"{path}.ip_address", what)
+    _check_free(context, subnet, str(address), f"{path}.ip_address")
     return FixedIp(subnet.id, str(address))
+
+
+def _check_free(context: Context, subnet: Subnet, address: str, path: str) -> None:
+    holder = context.view.addresses.get((subnet.id, address))
+    kind = "port" if holder is None or context.view.get("port", holder) is not None else "floating-ip"
+    context.holds(kind, holder, f"{address} of subnet {subnet.id}", path)
+
+
+def _made_by_vms(context: Context, subnet: Subnet) -> bool:
+    """Whether the port's address in a subnet follows from its MAC address; a router's is given."""
+    return subnet.ipv6_address_mode in ("slaac", "dhcpv6-stateless") and context.new.router_id is None
+
+
+def _made(context: Context, subnet: Subnet) -> str:
+    """The address that a VM makes of the subnet's prefix and its MAC address (modified EUI-64, RFC 4291 appendix A)."""
+    mac = bytes.fromhex(context.new.mac_address.replace(":", ""))
+    identifier = bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    prefix = int(stored_prefix(subnet.cidr).network_address)
+    return str(IPv6Address(prefix | int.from_bytes(identifier, "big")))
+
+
+def _follows_mac(context: Context, wish: FixedIp) -> bool:
+    """Whether an address that is kept has to be made anew, since the port has another MAC address now."""
+    old: Port | None = context.old
+    if old is None or wish not in (old.fixed_ips or ()) or "fixed_ips" in context.write.fields:
+        return False
+    subnet: Subnet = context.view.get("subnet", wish.subnet_id or "")
+    return old.mac_address != context.new.mac_address and _made_by_vms(context, subnet)
 
 
 def _any(context: Context, wish: FixedIp, path: str, taken: Taken) -> FixedIp:
@@ -59,6 +97,10 @@ def _any(context: Context, wish: FixedIp, path: str, taken: Taken) -> FixedIp:
     if wish.subnet_id is None:
         raise Refused(400, path, "needs a subnet_id or an ip_address")
     subnet = _subnet(context, wish.subnet_id, path)
+    if _made_by_vms(context, subnet):
+        made = _made(context, subnet)
+        _check_free(context, subnet, made, path)
+        return FixedIp(subnet.id, made)
     for fixed in (context.old.fixed_ips or ()) if context.old is not None else ():
         if fixed.subnet_id == subnet.id and _pair(fixed) not in taken:
             return FixedIp(subnet.id, fixed.ip_address)
@@ -79,7 +121,11 @@ def _automatic(context: Context) -> tuple[FixedIp, ...]:
     for subnet in subnets:
         if subnet.ip_version in served:
             continue
-        address = context.allocator.address(context.view, subnet)
+        address = _made(context, subnet) if _made_by_vms(context, subnet) else None
+        if address is not None:
+            _check_free(context, subnet, address, "fixed_ips")
+        else:
+            address = context.allocator.address(context.view, subnet)
         if address is None:
             full.setdefault(subnet.ip_version, []).append(subnet)
         else:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from msgspec.structs import replace
 
-from ..model import AddressPair, AllocationPool, Hypervisor, Network, Object, Port, Subnet, TunnelMesh
+from ..dhcp_options import option4, option6
+from ..model import (
+    AddressPair,
+    AllocationPool,
+    DhcpOption,
+    HostRoute,
+    Hypervisor,
+    Network,
+    Object,
+    Port,
+    Subnet,
+    TunnelMesh,
+)
 from ..mtu import max_mtu, underlay_version
-from .addresses import mac_address, parse_address, parse_prefix, reserved_in, stored_prefix, subnet_prefix, unicast
+from ..names import labels
+from .addresses import (
+    Prefix,
+    mac_address,
+    parse_address,
+    parse_prefix,
+    reserved_in,
+    stored_prefix,
+    subnet_prefix,
+    unicast,
+)
 from .allocation import HYPERVISOR_KEY, PORT_KEY, VNI
 from .context import Context
 from .draft import View
 from .fixed_ips import fixed_ips
+from .routing import floating_ip, interface, interface_addresses, neighbour, port_forwarding, router
 from .write import Refused
 
 IPV6_MIN_MTU = 1280
@@ -27,15 +51,42 @@ def network(context: Context) -> Network:
         new = replace(new, vni=context.allocator.number(view.vnis, VNI, "vni"))
     else:
         context.holds("network", view.vnis.get(new.vni), f"VNI {new.vni}", "vni")
+    new = replace(new, dns_domain=_domain(new.dns_domain))
+    if new.physical_network is None:
+        for name, value in (("segmentation_id", new.segmentation_id), ("external", new.external or None)):
+            if value is not None:
+                raise Refused(400, name, "needs a physical_network")
+    elif context.old is None:
+        _check_wire_free(context)
     if new.mtu is not None:
         limit = max_mtu(view.mesh, _underlay(view))
-        if new.mtu > limit:
+        if new.mtu > limit and new.physical_network is None:
             raise Refused(409, "mtu", f"{new.mtu} is more than the {limit} bytes that the tunnel mesh carries")
         if new.mtu < IPV6_MIN_MTU:
             for id in view.subnets_of(new.id):
                 if view.get("subnet", id).ip_version == 6:
                     raise Refused(409, "mtu", f"IPv6 needs {IPV6_MIN_MTU} bytes, and subnet {id} is IPv6")
     return new
+
+
+def _check_wire_free(context: Context) -> None:
+    """Nobody else has the VLAN, or the untagged frames, of the physical network."""
+    new: Network = context.new
+    for id, other in context.view.all("network").items():
+        if (other.physical_network, other.segmentation_id) == (new.physical_network, new.segmentation_id):
+            what = "its untagged frames" if new.segmentation_id is None else f"VLAN {new.segmentation_id}"
+            context.holds("network", id, f"{new.physical_network}: {what}", "segmentation_id")
+
+
+def _domain(text: str) -> str:
+    """A domain in lower case without its final dot. Raises Refused(400)."""
+    if not text:
+        return ""
+    try:
+        labels(text)
+    except ValueError as problem:
+        raise Refused(400, "dns_domain", str(problem)) from None
+    return text.removesuffix(".").lower()
 
 
 def subnet(context: Context) -> Subnet:
@@ -52,6 +103,11 @@ def subnet(context: Context) -> Subnet:
         ip_version=prefix.version,
         gateway_ip=_gateway(context, str(prefix)),
         allocation_pools=_pools(new.allocation_pools, str(prefix)),
+        ipv6_address_mode=_address_mode(new.ipv6_address_mode, prefix),
+        dns_nameservers=tuple(
+            dict.fromkeys(unicast(text, f"dns_nameservers[{n}]") for n, text in enumerate(new.dns_nameservers))
+        ),
+        host_routes=tuple(_host_route(route, f"host_routes[{n}]", prefix) for n, route in enumerate(new.host_routes)),
     )
     if context.old is None:
         owner: Network = context.visible("network", new.network_id, "network_id")
@@ -65,6 +121,31 @@ def subnet(context: Context) -> Subnet:
                 who = context.held("subnet", id)
                 raise Refused(409, "cidr", f"{prefix} overlaps {other.cidr} of {who} in the same network")
     return new
+
+
+def _address_mode(mode: Any, prefix: Prefix) -> Any:
+    """How VMs get their IPv6 addresses: from DHCPv6 unless told; addresses made by VMs need a /64 (RFC 4862)."""
+    if prefix.version == 4:
+        if mode is not None:
+            raise Refused(400, "ipv6_address_mode", f"{prefix} is IPv4")
+        return None
+    if mode in ("slaac", "dhcpv6-stateless") and prefix.prefixlen != 64:
+        raise Refused(400, "ipv6_address_mode", f"{mode} needs a /64, and {prefix} is none")
+    return mode or "dhcpv6-stateful"
+
+
+def _host_route(route: HostRoute, path: str, prefix: Prefix) -> HostRoute:
+    if prefix.version != 4:
+        raise Refused(400, path, "DHCP tells routes of IPv4 only; for IPv6 it is routers that do")
+    destination = parse_prefix(route.destination, f"{path}.destination")
+    nexthop = unicast(route.nexthop, f"{path}.nexthop")
+    for text, version in (
+        (f"{path}.destination", destination.version),
+        (f"{path}.nexthop", 6 if ":" in nexthop else 4),
+    ):
+        if version != prefix.version:
+            raise Refused(400, text, f"is not IPv{prefix.version}, as the subnet is")
+    return HostRoute(str(destination), nexthop)
 
 
 def _gateway(context: Context, cidr: str) -> str | None:
@@ -111,10 +192,17 @@ def port(context: Context) -> Port:
     view = context.view
     if context.old is None:
         owner: Network = context.visible("network", new.network_id, "network_id")
-        if not new.project_id and "project_id" not in context.write.fields:
-            new = replace(new, project_id=owner.project_id)
-    elif new.network_id != context.old.network_id:
-        return new  # to be refused: a port keeps its network
+        if new.router_id is None:
+            if context.write.project not in (None, owner.project_id):
+                raise Refused(
+                    403, "network_id", f"network {owner.id} takes routers' ports and floating IPs of yours only"
+                )
+            if not new.project_id and "project_id" not in context.write.fields:
+                new = replace(new, project_id=owner.project_id)
+    elif (new.network_id, new.router_id) != (context.old.network_id, context.old.router_id):
+        return new  # to be refused: a port keeps its network and its router
+    if new.router_id is not None:
+        new = interface(context._replace(new=new))
     if new.mac_address is None:
         mac = context.allocator.mac(view, new.network_id)
     else:
@@ -123,8 +211,38 @@ def port(context: Context) -> Port:
     key = new.port_key
     if key is None:
         key = context.allocator.number(view.port_keys, PORT_KEY, "port_key")
-    pairs = _pairs(new.allowed_address_pairs)
-    return replace(new, mac_address=mac, port_key=key, fixed_ips=fixed_ips(context), allowed_address_pairs=pairs)
+    _check_options(new.extra_dhcp_opts)
+    if new.dns_name:
+        _check_name(new.dns_name)
+    new = replace(
+        new,
+        mac_address=mac,
+        port_key=key,
+        dns_name=new.dns_name.lower(),
+        allowed_address_pairs=_pairs(new.allowed_address_pairs),
+    )
+    addresses = fixed_ips(context._replace(new=new))
+    if new.router_id is not None:
+        interface_addresses(context._replace(new=new), addresses)
+    return replace(new, fixed_ips=addresses)
+
+
+def _check_name(name: str) -> None:
+    try:
+        labels(name)
+    except ValueError as problem:
+        raise Refused(400, "dns_name", str(problem)) from None
+    if "." in name:
+        raise Refused(400, "dns_name", f"{name!r} has a dot; the domain is the network's dns_domain")
+
+
+def _check_options(options: Iterable[DhcpOption]) -> None:
+    """Every DHCP option can be made sense of. Raises Refused(400)."""
+    for position, each in enumerate(options):
+        try:
+            (option4 if each.ip_version == 4 else option6)(each.opt_name, each.opt_value)
+        except ValueError as problem:
+            raise Refused(400, f"extra_dhcp_opts[{position}]", str(problem)) from None
 
 
 def _pairs(pairs: tuple[AddressPair, ...]) -> tuple[AddressPair, ...]:
@@ -147,6 +265,16 @@ def hypervisor(context: Context) -> Hypervisor:
     if not new.name:
         raise Refused(400, "name", "a hypervisor must have the name that its OVS has in external_ids:system-id")
     tunnel_ip = None if new.tunnel_ip is None else unicast(new.tunnel_ip, "tunnel_ip")
+    wires = set()
+    for position, mapping in enumerate(new.bridge_mappings):
+        path = f"bridge_mappings[{position}]"
+        if mapping.bridge == new.bridge:
+            raise Refused(
+                400, f"{path}.bridge", f"{mapping.bridge} is NovaNet's own; name the bridge that holds the NIC"
+            )
+        if mapping.physical_network in wires:
+            raise Refused(400, f"{path}.physical_network", f"{mapping.physical_network} is mapped twice")
+        wires.add(mapping.physical_network)
     port_number = new.ovsdb.rpartition(":")[2]
     if new.ovsdb.startswith(("tcp:", "ssl:")) and not 1 <= int(port_number) <= 65535:
         raise Refused(400, "ovsdb", f"{port_number} is no TCP port; there are 1 to 65535")
@@ -190,14 +318,18 @@ def _underlay(view: View) -> int:
 
 def _check_networks_fit(view: View, limit: int, field: str) -> None:
     for id, found in view.all("network").items():
-        if found.mtu is not None and found.mtu > limit:
+        if found.mtu is not None and found.mtu > limit and found.physical_network is None:
             raise Refused(409, field, f"would leave {limit} bytes, but network {id} has an MTU of {found.mtu}")
 
 
 RULES: dict[str, Callable[[Context], Object]] = {
     "network": network,
     "subnet": subnet,
+    "router": router,
     "port": port,
+    "floating-ip": floating_ip,
+    "port-forwarding": port_forwarding,
+    "neighbour": neighbour,
     "hypervisor": hypervisor,
     "tunnel-mesh": tunnel_mesh,
 }

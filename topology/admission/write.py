@@ -34,6 +34,8 @@ class Write(NamedTuple):
     """The revision_number that the object must still have."""
     project: str | None = None
     """The project on whose behalf it is written; None is the administrator."""
+    system: bool = False
+    """NovaNet itself writes, so that read-only fields may be set."""
 
 
 class Refused(Exception):

@@ -1,0 +1,71 @@
+"""Packets for the controller: why they go there, and how many may.
+
+A VM's packets are metered by the port that they come from, so that one VM cannot keep the controller from serving the
+others; a second meter holds what a whole bridge sends. Meters work in the datapath: what is too much costs no upcall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+from topology.graph import Topology
+
+from . import fields as f
+from . import tables as t
+from .flow import CONTROLLER, Action, Flow, Meter, Rule, match, output, set_field
+from .placement import placed
+
+METERED = 100
+
+WHOLE = 0xFFFF
+"""OFPCML_NO_BUFFER: the packet is sent in full."""
+
+PORT_RATE, PORT_BURST = 100, 100
+"""Packets a second, and at once, that one VM may have the controller look at."""
+BRIDGE_RATE, BRIDGE_BURST = 2000, 1000
+"""The same for all of a bridge."""
+OTHERS_METER, BRIDGE_METER = 65280, 65281
+"""Meters of what no VM of the bridge sent, and of the whole bridge; a VM's has the number of its OpenFlow port."""
+
+
+class Reason(IntEnum):
+    """Why a packet goes to the controller; stands in the register ``PUNT``."""
+
+    DHCPV4 = 1
+    DHCPV6 = 2
+    ROUTER_SOLICITATION = 3
+    DNS = 4
+    MULTICAST_MEMBERSHIP = 5
+    TTL_EXCEEDED = 6
+    NO_ROUTE = 7
+    HOST_UNREACHABLE = 8
+    PORT_UNREACHABLE = 9
+    TOO_BIG = 10
+    RESOLVE = 11
+    """The next hop's MAC address outside is unknown."""
+    NEIGHBOUR = 12
+    """A host outside told its MAC address."""
+
+
+def punt(reason: Reason) -> tuple[Action, ...]:
+    """The actions of a flow that then goes to table ``punt``."""
+    return (set_field(f.PUNT, int(reason)),)
+
+
+def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
+    """The bridge's meters, and the way to the controller."""
+    yield Meter(OTHERS_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
+    yield Meter(BRIDGE_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
+    yield Flow(t.PUNT.number, METERED, match(f.IN_PORT_KEY(0)), goto=t.TO_CONTROLLER.number, meter=OTHERS_METER)
+    yield Flow(t.TO_CONTROLLER.number, METERED, b"", (output(CONTROLLER, WHOLE),), meter=BRIDGE_METER)
+
+
+def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+    """The meter of a VM that is plugged here."""
+    found = placed(topology, hypervisor, port_id)
+    vif = topology.get("vif", port_id)
+    if found is None or not found.here or vif is None or vif.ofport is None:
+        return
+    yield Meter(vif.ofport, PORT_RATE, PORT_BURST, packets=True)
+    yield Flow(t.PUNT.number, METERED, match(f.IN_PORT_KEY(found.key)), goto=t.TO_CONTROLLER.number, meter=vif.ofport)
