@@ -92,12 +92,13 @@ class Core:
 
     def active_gateway(self, router_id: str) -> str | None:
         """The hypervisor that is a router's gateway now: the best that somebody's probe (BFD) reaches, or nobody probes."""
-        for gateway in self.topology.gateways_of(router_id):
-            links = (self.topology.get("link", f"{other}/{gateway}") for other in self.topology.linked_to(gateway))
-            seen = [link.up for link in links if link is not None and self.hypervisors.connected(link.hypervisor_id)]
-            if not seen or any(seen):
-                return gateway
-        return None
+        return next((id for id in self.topology.gateways_of(router_id) if self._is_alive(id)), None)
+
+    def _is_alive(self, gateway: str) -> bool:
+        """Asks only those whose probes are seen as they are now."""
+        links = self.topology.links_to(gateway)
+        seen = [link.up for link in links if self.hypervisors.connected(link.hypervisor_id)]
+        return not seen or any(seen)
 
     def counters(self) -> dict[str, Metric]:
         """The metrics of all parts, by name."""

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
+    from novanet_apps.histogram import Histogram
+    from novanet_apps.punts import Punts
 
 Metric = tuple[str, str, Any]
-"""Type (``counter`` or ``gauge``), help, and a value or a list of (labels, value)."""
+"""Type (``counter``, ``gauge`` or ``histogram``), help, and a value or a list of (labels, value)."""
 
 ENGINE = {
     "flows_sent": "Flow-mods sent that add or change a flow.",
@@ -62,8 +64,8 @@ def collect(core: Core) -> dict[str, Metric]:
             "gauge", "Multicast groups of networks that VMs want.",
             sum(bool(listener.ports) for listener in core.topology.all("listener").values()),
         ),
-        "novanet_punt_seconds_total": (
-            "counter", "Seconds that answers took in the controller, by reason.", _punts(core.punts.seconds),
+        "novanet_punt_seconds": (
+            "histogram", "How long answers to such packets took in the controller, by reason.", _times(core.punts),
         ),
         "novanet_drops_total": ("counter", "Packets dropped, by hypervisor, table and reason.", _drops(core)),
         "novanet_loop_lag_ms_max": (
@@ -77,6 +79,10 @@ def collect(core: Core) -> dict[str, Metric]:
 
 def _punts(counts: Mapping[str, float]) -> list[tuple[dict[str, str], float]]:
     return [({"reason": reason.lower()}, count) for reason, count in sorted(counts.items())]
+
+
+def _times(punts: Punts) -> list[tuple[dict[str, str], Histogram]]:
+    return [({"reason": reason.lower()}, times) for reason, times in sorted(punts.times.items())]
 
 
 def _drops(core: Core) -> list[tuple[dict[str, str], int]]:

@@ -132,7 +132,8 @@ HYPERVISORS = [
 SERVICES = [
     cfg.ListOpt(
         "dns_forwarders", default=[],
-        help="IP addresses of DNS servers that are asked for names which are no VM's; nobody is asked when empty",
+        help="DNS servers that are asked for names which are no VM's, as IP, IP:PORT or [IPv6]:PORT, in this order; nobody is"
+        " asked when empty",
     ),
 ]  # fmt: skip
 

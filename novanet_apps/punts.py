@@ -12,11 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from novanet_apps.histogram import Histogram
 from pipelines import fields as f
 from pipelines.fields import Field
 from pipelines.flow import CONTROLLER, IN_PORT_RESERVED, Action, output, resubmit, set_bits, set_field
 from pipelines.punting import Reason
-from pipelines.tables import ROUTER_LOCAL, Table
+from pipelines.tables import ROUTER_NAT, Table
 from pipelines.wire import read_packet_in
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Punts:
         """Packets whose responder raised an exception."""
         self.refused: Counter[str] = Counter()
         """What packets asked for, and a limit forbade."""
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Seconds that responders took."""
+        self.times: defaultdict[str, Histogram] = defaultdict(Histogram)
+        """How long it took from the message to the answer."""
         self.unreadable = 0
         self._responders: dict[Reason, Callable[[Punt], None]] = {}
         core.engine.on_packet_in(self._take)
@@ -101,7 +102,7 @@ class Punts:
         except Exception:
             self.failed[reason.name] += 1
             LOG.exception("answer to a packet of hypervisor %s (%s)", hypervisor_id, reason.name)
-        self.seconds[reason.name] += time.perf_counter() - began
+        self.times[reason.name].observe(time.perf_counter() - began)
 
     # --- sending -------------------------------------------------------------------------------------------------
 
@@ -114,9 +115,12 @@ class Punts:
         self.core.engine.packet_out(hypervisor_id, frame, tuple(actions), CONTROLLER)
 
     def route(self, punt: Punt, frame: bytes) -> None:
-        """Have the router that the packet was in route a frame of its own."""
+        """Have the router that the packet was in route a frame of its own, which goes where such an answer would.
+
+        What it answers may have been translated by NAT before, so that is undone first.
+        """
         registers = (set_field(f.ROUTER, punt.router_key),)
-        self.inject(punt.hypervisor_id, frame, through(ROUTER_LOCAL, punt.vni, registers))
+        self.inject(punt.hypervisor_id, frame, through(ROUTER_NAT, punt.vni, registers))
 
 
 def through(table: Table, vni: int, registers: Iterable[Action] = ()) -> tuple[Action, ...]:

@@ -18,7 +18,7 @@ from eventlet.timeout import Timeout
 from pipelines.compiler import Compiler, Owner
 from topology import scope, wires
 from topology.changes import Change
-from topology.model import FloatingIp, Network, Port, Status
+from topology.model import FloatingIp, Network, Port, PortForwarding, Status
 
 from .mtu_watch import MtuWatch
 
@@ -184,8 +184,10 @@ class Reconciler:
         failed, away, building = self._concerned(kind, id)
         if failed:
             return "ERROR", [*reasons, *failed]
-        if away:
-            return "DEGRADED", [*reasons, *(f"hypervisor {name}: {text}" for name, text in sorted(away.items()))]
+        cut_off = list(wires.cut_off(self.core.topology, kind, id))
+        if away or cut_off:
+            told = (f"hypervisor {name}: {text}" for name, text in sorted(away.items()))
+            return "DEGRADED", [*reasons, *cut_off, *told]
         if building:
             return "BUILD", [*reasons, f"waiting for {', '.join(sorted(building))}"]
         return "ACTIVE", reasons
@@ -199,8 +201,9 @@ class Reconciler:
                 return "not plugged: no hypervisor has an interface with this iface-id"
             case FloatingIp(port_id=None) if not topology.forwardings_of(id):
                 return "it stands for no port, and nothing is forwarded"
-            case FloatingIp(port_id=str()) if topology.location(obj.port_id or "") is None:
-                return f"port {obj.port_id} is not plugged"
+            case FloatingIp(port_id=str(port_id)) | PortForwarding(internal_port_id=port_id):
+                if topology.location(port_id) is None:
+                    return f"port {port_id} is not plugged"
         return ""
 
     def _concerned(self, kind: str, id: str) -> tuple[list[str], dict[str, str], set[str]]:

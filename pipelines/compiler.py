@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from topology.graph import Topology
 
-from . import multicast, nat, overlay, provider, punting, routing, services, switching
+from . import gateways, multicast, nat, neighbours, overlay, provider, punting, routing, services, switching
 from . import tables as t
 from .flow import Flow, Rule
 
@@ -33,23 +33,16 @@ SERVICES = Feature("services", {"base": services.base, "network": services.netwo
 PUNTING = Feature("punting", {"base": punting.base, "port": punting.port})
 OVERLAY = Feature("overlay", {"base": overlay.base, "peer": overlay.peer, "network": overlay.network})
 ROUTING = Feature("routing", {"base": routing.base, "port": routing.port, "router": routing.router})
-NAT = Feature(
-    "nat",
-    {
-        "base": nat.base,
-        "network": nat.network,
-        "router": nat.router,
-        "floating-ip": nat.floating_ip,
-        "neighbour": nat.neighbour,
-    },
-)
+GATEWAYS = Feature("gateways", {"base": gateways.base, "router": gateways.router})
+NEIGHBOURS = Feature("neighbours", {"network": neighbours.network, "neighbour": neighbours.neighbour})
+NAT = Feature("nat", {"base": nat.base, "router": nat.router, "floating-ip": nat.floating_ip})
 MULTICAST = Feature(
     "multicast",
     {"base": multicast.base, "network": multicast.network, "port": multicast.port, "listener": multicast.listener},
 )
 PROVIDER = Feature("provider", {"base": provider.base, "network": provider.network, "port": provider.port})
 
-FEATURES = (SWITCHING, SERVICES, ROUTING, NAT, PUNTING, OVERLAY, PROVIDER, MULTICAST)
+FEATURES = (SWITCHING, SERVICES, ROUTING, GATEWAYS, NEIGHBOURS, NAT, PUNTING, OVERLAY, PROVIDER, MULTICAST)
 
 
 class Compiler:

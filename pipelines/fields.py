@@ -144,7 +144,7 @@ IP_FRAG = Field("ip_frag", NXM_1, 26, 1, width=2)
 """Bit 0: a fragment; bit 1: not the first one."""
 IP_TTL = Field("nw_ttl", NXM_1, 29, 1)
 PKT_MARK = Field("pkt_mark", NXM_1, 33, 4)
-"""Kept with a packet across tunnels' inner and outer half on the same switch."""
+"""The mark of Linux's packet (ovs-fields(7))."""
 TCP_FLAGS = Field("tcp_flags", NXM_1, 34, 2, width=12)
 CT_STATE = ConnectionState("ct_state", NXM_1, 105, 4, width=8)
 """What conntrack knows of the packet: ``CT_NEW`` and the others. 0 for one that it has not seen."""
@@ -163,8 +163,12 @@ TUN_SRC = Field("tun_ipv4_src", NXM_1, 31, 4)
 TUN_DST = Field("tun_ipv4_dst", NXM_1, 32, 4)
 TUN_IPV6_SRC = Field("tun_ipv6_src", NXM_1, 109, 16)
 TUN_IPV6_DST = Field("tun_ipv6_dst", NXM_1, 110, 16)
-TUN_OPTION = Field("tun_metadata0", NXM_1, 40, 8, variable=True)
-"""NovaNet's Geneve option (DESIGN section 6): source identity (32 bits), then destination port key (32 bits)."""
+TUN_OPTION = Field("tun_metadata0", NXM_1, 40, 12, variable=True)
+"""NovaNet's Geneve option (DESIGN section 6): 4 bytes of zeros, source identity (32 bits), destination port key (32 bits).
+
+With its header it fills whole words of 8 bytes: Open vSwitch compares options by such words, and of shorter ones it found 12
+to 37 % of the packets missing in its exact-match cache (``make bench NAME=east_west``: 7 % more processor time a packet).
+"""
 
 
 @cache
@@ -219,6 +223,8 @@ ACTIVE = Bits(FLAGS, 3, 1)
 """This hypervisor is the gateway of the router that the packet is for: no better one is alive."""
 AS_ROUTER = Bits(FLAGS, 4, 1)
 """The advertisement that answers is a router's."""
+MET = Bits(FLAGS, 5, 1)
+"""Whether the sender of an ARP or ND message is a known neighbour was looked up already."""
 PUNT = register(0)
 """Why the packet goes to the controller: one of ``punting.Reason``."""
 ROUTER = register(7)

@@ -75,13 +75,14 @@ class Flow(Struct, frozen=True, gc=False):
 class Bucket(Struct, frozen=True):
     """Some of a group's actions. ``weight`` counts in a ``select`` group.
 
-    In a ``fast_failover`` group the first bucket is used whose ``watch_port``, an OpenFlow port, is up. None always is,
-    provided that the switch has the group ``ALIVE``.
+    In a ``fast_failover`` group the first bucket is used whose ``watch_port``, an OpenFlow port, is up, or in whose
+    ``watch_group`` a bucket is. One that names neither always is, provided that the switch has the group ``ALIVE``.
     """
 
     actions: tuple[Action, ...]
     weight: int = 0
     watch_port: int | None = None
+    watch_group: int | None = None
 
 
 class Group(Struct, frozen=True):
@@ -258,6 +259,11 @@ def multipath(
         HASHED[fields], basis, ALGORITHMS[algorithm], links - 1, arg,
         bits.offset << 6 | bits.width - 1, _register(bits, bits.width),
     )  # fmt: skip
+
+
+def ct_clear() -> bytes:
+    """NXAST_CT_CLEAR: the packet is as if conntrack had not seen it. Without, a zone does not translate it twice."""
+    return bytes.fromhex("ffff0010 00002320 002b") + bytes(6)
 
 
 class Nat(NamedTuple):

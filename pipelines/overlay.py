@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from topology.graph import Topology
 from topology.model import Bridge, Hypervisor, TunnelMesh
+from topology.mtu import max_mtu
 
 from . import fields as f
 from . import tables as t
 from .flooding import copies
-from .flow import Action, Bucket, Flow, Rule, copy, match, output, resubmit, set_bits, set_field
+from .flow import Action, Bucket, Flow, Rule, check_pkt_larger, copy, match, output, resubmit, set_bits, set_field
 from .placement import live_vni, wired_both
 from .punting import Reason, punt
 
@@ -19,6 +20,9 @@ TO_SEVERAL, TO_PORT = 200, 100
 PEER = 100
 UNKNOWN_UNICAST = 10
 TOO_LARGE, NO_TUNNEL, FITS = 200, 100, 50
+
+ETHERNET = 14
+"""Bytes of the Ethernet header, which ``check_pkt_larger`` counts and MTUs do not."""
 
 
 def _mesh(topology: Topology) -> TunnelMesh:
@@ -100,9 +104,15 @@ def peer(topology: Topology, hypervisor: str, peer_id: str) -> Iterator[Rule]:
             copy(f.NETWORK, f.TUNNEL_ID),
             _destination(other.tunnel_ip),
             *(option if geneve else ()),
+            check_pkt_larger(_limit(topology), f.TOO_LARGE),
         ),
         goto=t.PATH_MTU.number,
     )
+
+
+def _limit(topology: Topology) -> int:
+    """Bytes of the largest frame that fits the underlay in a tunnel."""
+    return max_mtu(topology.mesh, topology.underlay_version) + ETHERNET
 
 
 def _admit_with_option(address: str) -> Iterator[Flow]:

@@ -41,18 +41,17 @@ def dhcp4_plan(topology: Topology, port: Port) -> dhcp4.Plan | None:
     fixed, subnet = found[0]
     prefix = ip_network(subnet.cidr)
     gateway = f.ip(subnet.gateway_ip) if subnet.gateway_ip else 0
+    routed = _has_gateway(topology, network, subnet)
+    dns = tuple(f.ip(text) for text in subnet.dns_nameservers if ":" not in text) or (RESOLVER,)
     routes = [_route(each.destination, each.nexthop) for each in subnet.host_routes]
-    dns = tuple(f.ip(text) for text in subnet.dns_nameservers if ":" not in text)
-    if not dns:
-        dns = (RESOLVER,)
-        if not gateway:
-            routes.append((RESOLVER, 32, 0))  # on the link itself: whoever has no router reaches it all the same
+    if not routed:  # then what the client asks is on the link itself
+        routes += [(address, 32, 0) for address in (DHCP_SERVER, *dns) if address in (DHCP_SERVER, RESOLVER)]
     return dhcp4.Plan(
         client_mac=f.mac(port.mac_address),
         address=f.ip(fixed.ip_address or ""),
         prefix_length=prefix.prefixlen,
-        server_id=gateway or DHCP_SERVER,
-        server_mac=_mac_of(topology, port.network_id, subnet.gateway_ip),
+        server_id=gateway if routed else DHCP_SERVER,
+        server_mac=_mac_of(_router_at_gateway(topology, subnet)),
         routers=(gateway,) if gateway else (),
         dns=dns,
         mtu=network_mtu(topology, network),
@@ -92,19 +91,22 @@ def advertisement_plan(topology: Topology, network_id: str) -> router_advertisem
     subnets = [subnet for subnet in subnets if subnet.ip_version == 6 and subnet.enable_dhcp]
     if network is None or not subnets:
         return None
-    router = _router(topology, network_id)
-    mac = SERVICE_MAC if router is None else f.mac(router.mac_address or "")
-    dns = tuple(f.ip(text) for subnet in subnets for text in subnet.dns_nameservers if ":" in text)
+    router = next(filter(None, (_router_at_gateway(topology, subnet) for subnet in subnets)), None)
+    mac = _mac_of(router)
+    dns = tuple(dict.fromkeys(f.ip(text) for subnet in subnets for text in subnet.dns_nameservers if ":" in text))
+    prefixes = [_prefix(subnet) for subnet in subnets]
+    if router is None and not dns:
+        prefixes.append((RESOLVER6, 128, False, True, LEASE, LEASE))  # on the link itself, without a router
     stateful = any(_stateful(subnet) for subnet in subnets)
     return router_advertisement.Plan(
         router_mac=mac,
         link_local=link_local(mac),
         mtu=network_mtu(topology, network),
         lifetime=0 if router is None else ROUTER_LIFETIME,
-        prefixes=tuple(_prefix(subnet) for subnet in subnets),
+        prefixes=tuple(prefixes),
         managed=stateful,
         other=stateful or any(subnet.ipv6_address_mode == "dhcpv6-stateless" for subnet in subnets),
-        dns=tuple(dict.fromkeys(dns)) or (RESOLVER6,),
+        dns=dns or (RESOLVER6,),
         search=(domain_of(network),),
     )
 
@@ -133,22 +135,23 @@ def _prefix(subnet: Subnet) -> tuple[int, int, bool, bool, int, int]:
     return int(prefix.network_address), prefix.prefixlen, not _stateful(subnet), True, LEASE, LEASE
 
 
-def _mac_of(topology: Topology, network_id: str, address: str | None) -> int:
-    """The MAC address of the router that has an address, else that of the service addresses."""
-    for port in topology.routed_by(network_id):
-        if any(fixed.ip_address == address for fixed in port.fixed_ips or ()):
-            return f.mac(port.mac_address or "")
-    return SERVICE_MAC
+def _has_gateway(topology: Topology, network: Network, subnet: Subnet) -> bool:
+    """Whether somebody has the subnet's gateway address: a router, a VM, or a host on the wire, as it must be taken to be."""
+    if subnet.gateway_ip is None:
+        return False
+    return network.physical_network is not None or (subnet.id, subnet.gateway_ip) in topology.addresses
 
 
-def _router(topology: Topology, network_id: str) -> Port | None:
-    """The first router's interface with an IPv6 address in a network: its hosts' default router."""
-    for port in topology.routed_by(network_id):
-        router = topology.get("router", port.router_id or "")
-        six = any(":" in (fixed.ip_address or "") for fixed in port.fixed_ips or ())
-        if six and router is not None and router.admin_state_up and port.admin_state_up:
-            return port
-    return None
+def _router_at_gateway(topology: Topology, subnet: Subnet) -> Port | None:
+    """The router's interface that has the subnet's gateway address: the default router of its hosts, while it is up."""
+    port: Port | None = topology.get("port", topology.addresses.get((subnet.id, subnet.gateway_ip or ""), ""))
+    router = topology.get("router", port.router_id or "") if port is not None else None
+    return port if router is not None and router.admin_state_up and port and port.admin_state_up else None
+
+
+def _mac_of(router: Port | None) -> int:
+    """The MAC address that answers come from: the router's, so that hosts see one neighbour behind the gateway address."""
+    return SERVICE_MAC if router is None or router.mac_address is None else f.mac(router.mac_address)
 
 
 def _extra(port: Port, version: int) -> tuple[tuple[int, bytes], ...]:

@@ -45,8 +45,8 @@ _ANY_FRAGMENT = f.IP_FRAG(1, 1)
 
 FORGET_ORIGIN: tuple[Action, ...] = (
     set_field(f.INGRESS, f.NO_PORT),
-    set_bits(f.FROM_TUNNEL, 0),
-    set_bits(f.FROM_PROVIDER, 0),
+    set_bits(f.ORIGIN, 0),
+    set_bits(f.ACTIVE, 0),
     set_field(f.PEER, 0),
 )
 """What is routed may go anywhere, back to where it came from as well."""
@@ -140,10 +140,14 @@ def _resolve(interface: Interface) -> Iterator[Flow]:
 
 
 def _own_addresses(found: Routed, interface: Interface) -> Iterator[Flow]:
-    """Echo requests are answered, from whatever network they come; all else for the router itself is refused."""
+    """Echo requests are answered, from whatever network they come; all else for the router itself is refused.
+
+    An address outside is at the gateway only: from inside, its packets are on their way there.
+    """
     addresses, router = interface.addresses, f.ROUTER(found.key)
+    here = (f.NETWORK(interface.vni),) if interface.outside else ()
     for family, address in _addressed(addresses):
-        own = (router, f.ETH_TYPE(family.ethertype), family.destination(address))
+        own = (router, *here, f.ETH_TYPE(family.ethertype), family.destination(address))
         yield from _answer(own, family, address)
     if not addresses.v6:
         return

@@ -13,7 +13,7 @@ from topology.graph import Topology
 from . import fields as f
 from . import tables as t
 from .addresses import addresses_of
-from .flow import IN_PORT_RESERVED, Flow, Rule, copy, match, output, set_bits, set_field
+from .flow import IN_PORT_RESERVED, Action, Flow, Rule, copy, match, output, resubmit, set_bits, set_field
 from .placement import live_vni, placed
 from .punting import Reason, punt
 
@@ -37,6 +37,8 @@ RESOLVER, RESOLVER6 = f.ip("169.254.169.253"), f.ip("fd00:4e4e::53")
 """NovaNet's own DNS resolver."""
 
 _SEND_BACK = output(IN_PORT_RESERVED)
+TO_WIRE = (set_field(f.INGRESS, f.NO_PORT), resubmit(t.PROVIDER_OUTPUT.number))
+"""Back to a physical network, with the tag that it has there."""
 ARP_REQUEST = (f.ETH_TYPE(f.ARP), f.ARP_OP(REQUEST))
 ICMPV6 = (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6))
 SOLICITATION = (*ICMPV6, f.ICMPV6_TYPE(NS))
@@ -45,30 +47,8 @@ _UDP = (f.IP_PROTO(f.UDP),)
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     """The second half of every advertisement: what may be set only once the packet is one."""
-    yield Flow(
-        t.ND_REPLY.number,
-        ANSWER,
-        match(*ICMPV6, f.ICMPV6_TYPE(NA)),
-        (
-            set_field(f.ND_OPTIONS_TYPE, TARGET_LINK_LAYER),
-            set_field(f.ND_RESERVED, SOLICITED_OVERRIDE),
-            copy(f.AS_ROUTER, ROUTER_FLAG),
-            copy(f.ETH_SRC, f.ND_TLL),
-            _SEND_BACK,
-        ),
-    )
-    yield Flow(
-        t.ND_REPLY.number,
-        TO_NOBODY,
-        match(*ICMPV6, f.ICMPV6_TYPE(NA), f.IPV6_DST(0)),
-        (
-            set_field(f.IPV6_DST, ALL_NODES),  # who asked has no address yet (section 7.2.4)
-            set_field(f.ETH_DST, ALL_NODES_MAC),
-            set_field(f.ND_RESERVED, UNSOLICITED_OVERRIDE),
-            copy(f.AS_ROUTER, ROUTER_FLAG),
-            _SEND_BACK,
-        ),
-    )
+    for origin, back in ((f.FROM_PROVIDER(0), (_SEND_BACK,)), (f.FROM_PROVIDER(1), TO_WIRE)):
+        yield from _complete(origin, back)
     yield answer_arp(None, DHCP_SERVER, SERVICE_MAC)
     yield answer_arp(None, RESOLVER, SERVICE_MAC)
     yield answer_nd(None, RESOLVER6, SERVICE_MAC)
@@ -77,6 +57,33 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
         yield Flow(
             t.SERVICES.number, RESOLVER_ONLY, match(*resolver), reason="the resolver speaks DNS over UDP, nothing else"
         )
+
+
+def _complete(origin: bytes, back: tuple[Action, ...]) -> Iterator[Flow]:
+    yield Flow(
+        t.ND_REPLY.number,
+        ANSWER,
+        match(origin, *ICMPV6, f.ICMPV6_TYPE(NA)),
+        (
+            set_field(f.ND_OPTIONS_TYPE, TARGET_LINK_LAYER),
+            set_field(f.ND_RESERVED, SOLICITED_OVERRIDE),
+            copy(f.AS_ROUTER, ROUTER_FLAG),
+            copy(f.ETH_SRC, f.ND_TLL),
+            *back,
+        ),
+    )
+    yield Flow(
+        t.ND_REPLY.number,
+        TO_NOBODY,
+        match(origin, *ICMPV6, f.ICMPV6_TYPE(NA), f.IPV6_DST(0)),
+        (
+            set_field(f.IPV6_DST, ALL_NODES),  # who asked has no address yet (section 7.2.4)
+            set_field(f.ETH_DST, ALL_NODES_MAC),
+            set_field(f.ND_RESERVED, UNSOLICITED_OVERRIDE),
+            copy(f.AS_ROUTER, ROUTER_FLAG),
+            *back,
+        ),
+    )
 
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
@@ -137,7 +144,7 @@ def answer_arp(vni: int | None, address: int, mac: int, *tlvs: bytes, table: t.T
             set_field(f.ARP_SHA, mac),
             copy(f.ARP_SPA, f.ARP_TPA),
             set_field(f.ARP_SPA, address),
-            _SEND_BACK,
+            *((_SEND_BACK,) if table is t.SERVICES else TO_WIRE),
         ),
     )
 

@@ -1,7 +1,7 @@
 """``make run``: the whole of NovaNet on this machine, with a proof that VMs on three hypervisors reach each other.
 
-Brings up a lab, a controller and two networks that use the same addresses, pings between all VMs and stays until
-Ctrl-C (``ONCE=1``: ends after the proof). Exit code 0 when everything reached what it should and nothing else.
+Brings up a lab, a controller, two networks that use the same addresses and a router with a way outside, pings between
+all VMs and from there to the outside and back, and stays until Ctrl-C (``ONCE=1``: ends after the proof). Exit code 0 when everything reached what it should and nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ HYPERVISORS = 3
 NETWORKS = ("blue", "red")
 SUBNETS = ("10.0.0.0/24", "fd00:a::/64")
 REST = 8080
+OUTSIDE, WORLD = "203.0.113.0/24", "203.0.113.1"
+"""The network outside, and a host there (TEST-NET-3, RFC 5737)."""
+RESOLVER = "169.254.169.253"
 
 
 def say(text: str = "") -> None:
@@ -36,6 +39,7 @@ class Sample:
             {
                 "name": f"{name}-{number + 1}",
                 "network_id": self.network["id"],
+                "dns_name": f"{name}-{number + 1}",
                 "fixed_ips": [{"subnet_id": subnet["id"]} for subnet in subnets],
             }
             for number in range(HYPERVISORS)
@@ -107,6 +111,40 @@ def show_isolation(samples: list[Sample]) -> bool:
     return reached and seen[0] > 0 and seen[1] == 0
 
 
+class Edge:
+    """A router from a sample network to the outside, and a floating IP of one of its VMs."""
+
+    def __init__(self, api: Api, sample: Sample) -> None:
+        self.sample = sample
+        outside = api.post("/v1/networks", {"name": "outside", "external": True, "physical_network": "physnet1"})
+        api.post("/v1/subnets", {"network_id": outside["id"], "cidr": OUTSIDE})
+        self.router = api.post("/v1/routers", {"name": "edge"})
+        for network in (sample.network, outside):
+            api.post("/v1/ports", {"network_id": network["id"], "router_id": self.router["id"]})
+        wanted = {"floating_network_id": outside["id"], "port_id": sample.ports[1]["id"]}
+        self.floating = api.post("/v1/floating-ips", wanted)["floating_ip_address"]
+
+    def prove(self, lab: Lab, controller: Controller) -> bool:
+        """Show that VMs reach the outside, that the outside reaches the floating IP, and that names are found."""
+        world = lab.outside("world", f"{WORLD}/{OUTSIDE.partition('/')[2]}")
+        router = controller.wait_status(f"/v1/routers/{self.router['id']}")
+        vms, names = self.sample.vms, [port["name"] for port in self.sample.ports]
+        say(f"\nrouter edge ({', '.join(router['external_addresses'])} outside, {router['status']})")
+        good = True
+        for source, who, target, what in (
+            (vms[0], names[0], WORLD, "a host outside"),
+            (world, "that host", self.floating, f"the floating IP of {names[1]}"),
+        ):
+            source.ping(target, count=1)  # the first has the neighbours found
+            result = source.ping(target, count=3, interval=0.05)
+            best = f"{min(result.rtts) * 1000:.2f} ms" if result.received == result.sent else "LOST"
+            good &= best != "LOST"
+            say(f"  {who} to {what}, {target}: {best}")
+        found = vms[0].dig(f"{names[2]}.internal", "A", RESOLVER)
+        say(f"  {names[0]} asks for {names[2]}.internal: {', '.join(found) or 'not found'}")
+        return good and list(found) == [self.sample.address(2, 4)]
+
+
 def explain(controller: Controller) -> None:
     """Where everything is, for another terminal."""
     say(f"\ndashboard    {controller.url}/#token={controller.token}")
@@ -119,16 +157,18 @@ def explain(controller: Controller) -> None:
 def run(once: bool) -> int:
     """Bring everything up, prove it, and stay. Returns the exit code."""
     say(f"starting {HYPERVISORS} hypervisors with Open vSwitch …")
-    with Lab(HYPERVISORS) as lab:
+    with Lab(HYPERVISORS, provider=True) as lab:
         say("starting the controller: ryu-manager novanet_apps.all …")
         with Controller(lab) as controller:
             say("telling it of the hypervisors, asking for networks and ports over REST …")
             lab.deploy(controller)
             samples = [Sample(controller.api, name) for name in NETWORKS]
+            edge = Edge(controller.api, samples[0])
             say("plugging VMs …")
             for sample in samples:
                 sample.boot(lab, controller)
             good = prove(samples, controller)
+            good &= edge.prove(lab, controller)
             say("\nEverything works." if good else "\nNOT everything works, see above.")
             if not good or once:
                 return 0 if good else 1

@@ -1,11 +1,12 @@
-"""Which hypervisors may be a router's gateway to the outside, in the order in which they are."""
+"""The way outside: which hypervisors may be a router's gateway, in which order, and which router leads to a VM."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from typing import Any, Protocol
 
-from .model import Hypervisor, Network, Router
+from .model import Hypervisor, Network, Object, Port, Router, Subnet
 
 CHOSEN = 3
 """Hypervisors that NovaNet chooses for a router that names none."""
@@ -29,6 +30,36 @@ def candidates(router: Router, network: Network, hypervisors: Mapping[str, Hyper
         return tuple(id for id in ids if id in hypervisors and wired(hypervisors[id], network))
     willing = (id for id, hypervisor in hypervisors.items() if hypervisor.gateway and wired(hypervisor, network))
     return tuple(sorted(willing, key=lambda id: _weight(router.id, id))[:CHOSEN])
+
+
+class View(Protocol):
+    """What knows objects, and how routers join networks: the graph, or a draft over it."""
+
+    def get(self, kind: str, id: str) -> Any: ...
+    def routed_by(self, network_id: str) -> list[Port]: ...
+    def interfaces_of(self, router_id: str) -> list[Port]: ...
+
+
+def router_between(view: View, port: Port, address: str | None, outside: str) -> str | None:
+    """Id of the router by which an address of a VM is reached from a network outside; None when there is none.
+
+    It has an interface in the address's subnet (in the port's network when the address is None), and its gateway in the
+    network outside. Of several it is the one with the smallest port key.
+    """
+    subnet = next((fixed.subnet_id for fixed in port.fixed_ips or () if fixed.ip_address == address), None)
+    for interface in view.routed_by(port.network_id):
+        joined = {fixed.subnet_id for fixed in interface.fixed_ips or ()}
+        if subnet in joined or subnet is None:
+            ports = view.interfaces_of(interface.router_id or "")
+            if any(other.network_id == outside for other in ports):
+                return interface.router_id
+    return None
+
+
+def is_outside(view: View, obj: Object) -> bool:
+    """Whether an object is a network outside or a subnet of one, which everyone may use and see."""
+    network = view.get("network", obj.network_id) if isinstance(obj, Subnet) else obj
+    return isinstance(network, Network) and network.external
 
 
 def _weight(router: str, hypervisor: str) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import networkx
 
 from .changes import Change, Edit
-from .gateways import candidates
+from .gateways import candidates, router_between
 from .model import (
     KINDS,
     Bridge,
@@ -39,6 +39,7 @@ Node = tuple[str, str]
 K = TypeVar("K", bound=Hashable)
 OBSERVED = ("vif", "bridge", "link", "listener")
 _NOTHING: frozenset[str] = frozenset()
+_NOBODY: Mapping[str, int] = Counter()
 
 
 def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
@@ -89,6 +90,7 @@ class Topology:
         self.router_keys: dict[int, str] = {}
         self.neighbours: dict[tuple[str, str], str] = {}
         self.names: dict[tuple[str, str, str], str] = {}
+        self.host_names: dict[tuple[str, str], str] = {}
         self._subnets: defaultdict[str, set[str]] = defaultdict(set)
         self._ports: defaultdict[str, set[str]] = defaultdict(set)
         self._located: defaultdict[str, set[str]] = defaultdict(set)
@@ -143,7 +145,7 @@ class Topology:
 
     def hypervisors_of(self, network_id: str) -> Mapping[str, int]:
         """The hypervisors on which a network has ports, with their number."""
-        return self._spread.get(network_id, Counter())
+        return self._spread.get(network_id, _NOBODY)
 
     def networks_on(self, hypervisor_id: str) -> frozenset[str] | set[str]:
         """Ids of the networks that have ports on a hypervisor."""
@@ -191,33 +193,19 @@ class Topology:
         """Ids of the port forwardings of a floating IP."""
         return self._forwardings.get(floating_ip_id, _NOTHING)
 
-    def router_to(self, floating: FloatingIp) -> str | None:
-        """Id of the router by which a floating IP's port, or that of one of its forwardings, is reached from outside."""
-        if floating.port_id is not None:
-            return self.router_to_port(floating.id, floating.port_id, floating.floating_network_id)
-        return self.router_of_floating(floating.id)
-
     def router_of_floating(self, floating_ip_id: str) -> str | None:
         """Id of the router that leads from a floating IP to its port, or to the port of its first forwarding."""
         floating: FloatingIp | None = self.get("floating-ip", floating_ip_id)
         if floating is None:
             return None
-        port_id = floating.port_id
+        port_id, address = floating.port_id, floating.fixed_ip_address
         if port_id is None:
-            first = min(self.forwardings_of(floating_ip_id), default=None)
-            port_id = self._objects["port-forwarding"][first].internal_port_id if first is not None else None
-        return None if port_id is None else self.router_to_port(floating_ip_id, port_id, floating.floating_network_id)
-
-    def router_to_port(self, floating_ip_id: str, port_id: str, outside: str | None = None) -> str | None:
-        """Id of the router with an interface in the port's network and its gateway in the floating IP's."""
-        port: Port | None = self.get("port", port_id)
-        floating: FloatingIp | None = self.get("floating-ip", floating_ip_id)
-        outside = outside or (floating.floating_network_id if floating is not None else None)
-        for interface in self.routed_by(port.network_id) if port is not None else ():
-            way_out = self.gateway_of(interface.router_id or "")
-            if way_out is not None and way_out.network_id == outside:
-                return interface.router_id
-        return None
+            first = min(self.forwardings_of(floating_ip_id), default="")
+            forwarding: PortForwarding | None = self.get("port-forwarding", first)
+            if forwarding is not None:
+                port_id, address = forwarding.internal_port_id, forwarding.internal_ip_address
+        port: Port | None = self.get("port", port_id or "")
+        return None if port is None else router_between(self, port, address, floating.floating_network_id)
 
     def neighbours_in(self, network_id: str) -> frozenset[str] | set[str]:
         """Ids of the hosts outside that are known in a provider network."""
@@ -248,6 +236,19 @@ class Topology:
                 found.update(self._realms.hypervisors(network) if hypervisor_id in gateways else gateways)
         found.discard(hypervisor_id)
         return found
+
+    def links_from(self, hypervisor_id: str) -> Iterator[Link]:
+        """The probes by which a hypervisor watches others."""
+        return (link for link in self._links_of(hypervisor_id) if link.hypervisor_id == hypervisor_id)
+
+    def links_to(self, hypervisor_id: str) -> Iterator[Link]:
+        """The probes by which others watch a hypervisor."""
+        return (link for link in self._links_of(hypervisor_id) if link.peer_id == hypervisor_id)
+
+    def _links_of(self, hypervisor_id: str) -> Iterator[Link]:
+        node = ("hypervisor", hypervisor_id)
+        found = self.graph.predecessors(node) if node in self.graph else ()
+        return (self._objects[kind][id] for kind, id in found if kind == "link")
 
     def paired(self, network_id: str, ip_address: str) -> frozenset[str] | set[str]:
         """Ids of the ports that have an address among their allowed address pairs."""
@@ -338,6 +339,8 @@ class Topology:
                     self.port_keys[obj.port_key] = id
                 if obj.mac_address is not None:
                     self.macs[obj.network_id, obj.mac_address] = id
+                if obj.dns_name:
+                    self.host_names[obj.network_id, obj.dns_name] = id
                 for fixed in obj.fixed_ips or ():
                     if fixed.subnet_id and fixed.ip_address:
                         self.addresses[fixed.subnet_id, fixed.ip_address] = id
@@ -388,6 +391,7 @@ class Topology:
                 _discard(self._ports, obj.network_id, id)
                 drop(self.port_keys, obj.port_key)
                 drop(self.macs, (obj.network_id, obj.mac_address))
+                drop(self.host_names, (obj.network_id, obj.dns_name))
                 for fixed in obj.fixed_ips or ():
                     drop(self.addresses, (fixed.subnet_id, fixed.ip_address))
                 for address in {pair.ip_address for pair in obj.allowed_address_pairs}:

@@ -1,7 +1,7 @@
 """What a tunnel costs and what that leaves for a VM.
 
 Overheads are bytes in front of the VM's IP packet, counted in the MTU of the underlay: outer IP (20 or 40), UDP (8),
-tunnel header (Geneve 8 and NovaNet's option of 4 + 8, RFC 8926; VXLAN 8, RFC 7348) and the inner Ethernet header (14).
+tunnel header (Geneve 8 and NovaNet's option of 4 + 12, RFC 8926; VXLAN 8, RFC 7348) and the inner Ethernet header (14).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from .graph import Topology
 from .model import Network, TunnelMesh
 
-GENEVE_OPTION = 4 + 8
+GENEVE_OPTION = 4 + 12
 _TUNNEL = {"geneve": 8 + 8 + GENEVE_OPTION + 14, "vxlan": 8 + 8 + 14}
 _OUTER_IP = {4: 20, 6: 40}
 PROVIDER = 1500

@@ -6,9 +6,11 @@ One root table a kind, named ``Tunnel_Mesh`` for ``tunnel-mesh``. A row's ``_uui
 - references as strong (``weak``: weak) uuid columns: the server refuses to delete what is in use;
 - lists of text as sets, unless ``ordered``; those and lists of structs as JSON text;
 - fixed addresses as rows of ``Address``, a table without roots: gone as soon as no port refers to them, and unique.
+  A floating IP holds one as well, so that it has its address for itself among ports too.
 
 The server's own indexes make names, numbers, MAC and IP addresses unique, whoever writes. ``name_key`` is the name
-with its project, or the id for what has no name, since an index takes no exceptions.
+with its project, or the id for what has no name, since an index takes no exceptions. What is unique among some rows only,
+such as host names, a transaction waits for to be nobody's.
 
 Operations are those of RFC 7047, section 5.2. Every update and delete waits for the revision it was computed from, so
 that a transaction computed from outdated rows fails as a whole.
@@ -28,13 +30,15 @@ import msgspec
 import msgspec.inspect as inspect
 
 from .changes import Edit
-from .model import KINDS, FixedIp, Hypervisor, Object, Port, Subnet, traits
+from .model import KINDS, FixedIp, FloatingIp, Hypervisor, Network, Object, Port, Router, Subnet, traits
 
 DATABASE = "NovaNet"
 VERSION = "1.1.0"
 """Counts as OVSDB asks: x incompatible, y additions, z what no client notices."""
 
 ADDRESS = "Address"
+NOT_READ = frozenset(("name_key", "address"))
+"""Columns of kinds' tables that hold nothing of the object, but what the server is to compare."""
 PASSIVE = "passive"
 DURABLE: dict[str, Any] = {"op": "commit", "durable": True}
 """Answer only when the transaction is on the disk."""
@@ -137,6 +141,9 @@ def _table(kind: str, cls: type[Object]) -> dict[str, Any]:
         for name, column in columns(kind).items()
     }
     described["name_key"] = {"type": "string"}
+    if cls is FloatingIp:
+        key = {"type": "uuid", "refTable": ADDRESS, "refType": "strong"}
+        described["address"] = {"type": {"key": key, "min": 0, "max": 1}}
     indexes = [["name_key"], *([*fields] for fields in cls.UNIQUE)]
     found: dict[str, Any] = {"columns": described, "isRoot": True, "indexes": indexes}
     if cls.SINGLE:
@@ -154,7 +161,7 @@ class Step(NamedTuple):
     old: Any
     """The object that it takes the place of, or None."""
     siblings: frozenset[str] = frozenset()
-    """For a new subnet: the cidrs that its network has had until then."""
+    """For a new subnet the cidrs that its network has had until then; for a router and its interfaces the ids of those."""
 
 
 def operations(steps: Iterable[Step]) -> list[Operation]:
@@ -178,6 +185,10 @@ def operations(steps: Iterable[Step]) -> list[Operation]:
                 addresses.append(f"address_{number}_{position}")
                 found.append(_insert_address(addresses[-1], fixed, position))
         row = _row(kind, old, new, addresses)
+        if isinstance(new, FloatingIp) and old is None:
+            name = f"address_{number}"
+            found.append(_insert_address(name, FixedIp(new.subnet_id, new.floating_ip_address), 0))
+            row["address"] = ["set", [["named-uuid", name]]]
         if old is None:
             found.append({"op": "insert", "table": table(kind), "uuid": id, "row": row})
         else:
@@ -191,14 +202,34 @@ def _guards(step: Step) -> list[Operation]:
     found = []
     if old is not None:
         found.append(_wait(kind, _row_of(id), "revision_number", [old.revision_number]))
-    if isinstance(new, Subnet) and old is None:
-        found.append(_wait(kind, [["network_id", "==", ["uuid", new.network_id]]], "cidr", sorted(step.siblings)))
-    if isinstance(new, Hypervisor):
-        if new.tunnel_ip is not None and (old is None or new.tunnel_ip != old.tunnel_ip):
-            found.append(_wait(kind, [["tunnel_ip", "==", new.tunnel_ip]], "tunnel_ip", []))
-        if new.ovsdb != PASSIVE and (old is None or new.ovsdb != old.ovsdb):
-            found.append(_wait(kind, [["ovsdb", "==", new.ovsdb]], "ovsdb", []))
+
+    def differs(field: str) -> bool:
+        return old is None or new is None or getattr(new, field) != getattr(old, field)
+
+    match new or old:
+        case Subnet(network_id=network) if old is None:
+            found.append(_wait(kind, [["network_id", "==", ["uuid", network]]], "cidr", sorted(step.siblings)))
+        case Network(physical_network=str(wire), segmentation_id=vlan) if old is None:
+            segment = ["segmentation_id", "==", ["set", [] if vlan is None else [vlan]]]
+            found.append(_wait(kind, [["physical_network", "==", wire], segment], "vni", []))
+        case Router(id=router) if new is not None and (differs("routes") or differs("policy_routes")):
+            found.append(_wait_for_interfaces(router, step.siblings))
+        case Port(router_id=str(router)) if differs("fixed_ips"):
+            found.append(_wait_for_interfaces(router, step.siblings))
+        case Port(network_id=network, dns_name=name) if new is not None and name and differs("dns_name"):
+            where = [["network_id", "==", ["uuid", network]], ["dns_name", "==", name]]
+            found.append(_wait(kind, where, "dns_name", []))
+        case Hypervisor() if new is not None:
+            if new.tunnel_ip is not None and differs("tunnel_ip"):
+                found.append(_wait(kind, [["tunnel_ip", "==", new.tunnel_ip]], "tunnel_ip", []))
+            if new.ovsdb != PASSIVE and differs("ovsdb"):
+                found.append(_wait(kind, [["ovsdb", "==", new.ovsdb]], "ovsdb", []))
     return found
+
+
+def _wait_for_interfaces(router: str, ids: Iterable[str]) -> Operation:
+    """Go on only when a router has exactly these interfaces."""
+    return _wait("port", [["router_id", "==", ["uuid", router]]], "_uuid", (["uuid", id] for id in sorted(ids)))
 
 
 def bind_operations(locations: Mapping[str, str | None]) -> list[Operation]:

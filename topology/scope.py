@@ -257,6 +257,8 @@ def _network(topology: Topology, change: Change) -> Iterator[Dirty]:
     for floating in topology.all("floating-ip").values():
         if floating.floating_network_id == change.id:
             yield from _anywhere(topology, floating)
+    for floating in _floating_into(topology, {change.id}):  # whose packets may be too large outside
+        yield from _anywhere(topology, floating)
 
 
 def _wired_by(topology: Topology, change: Change) -> set[str]:
@@ -348,9 +350,6 @@ def _link(topology: Topology, change: Change) -> Iterator[Dirty]:
         return
     here = (change.new or change.old).hypervisor_id
     routers = {router for router in topology.all("router") if here in topology.gateways_of(router)}
-    networks = {network for router in routers for network in _joined_by(topology, router)}
-    for floating in _floating_into(topology, networks):
-        yield here, ("floating-ip", floating.id)
     for network in topology.reached_from(here):
         routers.update(interface.router_id or "" for interface in topology.routed_by(network))
     for router in routers:
@@ -426,6 +425,8 @@ def _bridge(topology: Topology, change: Change) -> Iterator[Dirty]:
 def _mesh(topology: Topology, change: Change) -> Iterator[Dirty]:
     for hypervisor in topology.all("hypervisor"):
         yield from _tunnels(topology, hypervisor)
+    for floating in topology.all("floating-ip").values():
+        yield from _anywhere(topology, floating)
 
 
 def _tunnels(topology: Topology, hypervisor: str) -> Iterator[Dirty]:

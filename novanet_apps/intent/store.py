@@ -13,6 +13,7 @@ from eventlet.event import Event
 from eventlet.timeout import Timeout
 
 from novanet_apps.intent.feed import Feed
+from novanet_apps.intent.lessons import Lessons
 from novanet_apps.intent.server import EmbeddedServer
 from novanet_apps.intent.settings import EMBEDDED, StoreError, StoreSettings
 from novanet_apps.intent.upgrade import keep_copy, upgrade
@@ -20,7 +21,7 @@ from novanet_apps.intent.writer import Writer
 from novanet_apps.ovsdb.link import OvsdbError
 from novanet_apps.ovsdb.session import Session
 from topology.admission import Refused, Write
-from topology.schema import ADDRESS, schema
+from topology.schema import ADDRESS, NOT_READ, schema
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -50,6 +51,7 @@ class IntentStore:
         self._writer = Writer(
             core.topology, self._connected_session, self._feed, self.settings.timeout, random or Random()
         )
+        self._lessons = Lessons(core.topology, self._writer.submit)
         self._greenlets: list[Any] = []
         self._error = "not started"
         self._since = time.time()
@@ -103,19 +105,11 @@ class IntentStore:
 
     def learn(self, network_id: str, ip_address: str, mac_address: str) -> None:
         """Record the MAC address of a host outside, some time soon; what an administrator has set stays."""
-        known = self.core.topology.neighbours.get((network_id, ip_address))
-        fields: dict[str, Any] = {"mac_address": mac_address, "learned": True}
-        if known is None:
-            fields |= {"network_id": network_id, "ip_address": ip_address}
-            self._submit([Write("create", "neighbour", fields=fields, system=True)], wait=False)
-        elif self.core.topology.get("neighbour", known).learned:
-            self._submit([Write("patch", "neighbour", known, fields, system=True)], wait=False)
+        self._lessons.note(network_id, ip_address, mac_address)
 
     def forget(self, network_id: str, ip_address: str) -> None:
-        """Take a host outside away that was learned."""
-        known = self.core.topology.neighbours.get((network_id, ip_address))
-        if known is not None and self.core.topology.get("neighbour", known).learned:
-            self._submit([Write("delete", "neighbour", known, system=True)], wait=False)
+        """Take a host outside away that was learned, some time soon."""
+        self._lessons.note(network_id, ip_address, None)
 
     @property
     def error(self) -> str:
@@ -164,7 +158,9 @@ class IntentStore:
             eventlet.sleep(pause)
             pause = min(1.5 * pause, longest)
         description = schema()
-        read = {name: [c for c in table["columns"] if c != "name_key"] for name, table in description["tables"].items()}
+        read = {
+            name: [c for c in table["columns"] if c not in NOT_READ] for name, table in description["tables"].items()
+        }
         self._session = Session(
             "intent store", ",".join(remotes), description, tables=read,
             on_rows=self._feed.take, on_state=self._state_changed,

@@ -6,10 +6,12 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from novanet_apps.intent.settings import StoreError
 from novanet_apps.ovsdb.link import call, connect
-from topology.schema import DATABASE, VERSION, schema
+from topology.migration import between, operations
+from topology.schema import DATABASE, DURABLE, VERSION, schema
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +32,20 @@ def upgrade(remotes: list[str], before: Callable[[str], None]) -> None:
 
     Raises OvsdbError when no server answers, and StoreError when what it has is of no use to this NovaNet.
     """
+    version = _version(remotes)
+    if numbers(version) == numbers(VERSION):
+        return
+    before(version)
+    LOG.info("intent store: converting the database from schema %s to %s", version, VERSION)
+    _ask(remotes, "convert", [DATABASE, between(version)])
+    results = _ask(remotes, "transact", [DATABASE, *operations(numbers(version)), DURABLE])
+    if problems := [result for result in results if result and "error" in result]:
+        raise StoreError(f"{remotes[0]}: the database cannot be converted from {version}: {problems[0]}")
+    _ask(remotes, "convert", [DATABASE, schema()])
+
+
+def _version(remotes: list[str]) -> str:
+    """The version of the database's schema. Raises StoreError when there is no database, or a newer one."""
     connection = connect(remotes, CONNECT_TIMEOUT)
     try:
         if DATABASE not in call(connection, "list_dbs", [], CONNECT_TIMEOUT):
@@ -37,17 +53,22 @@ def upgrade(remotes: list[str], before: Callable[[str], None]) -> None:
                 f"{connection.name} has no database {DATABASE}: make it with ovsdb-tool create (or create-cluster) from"
                 " the schema that `python -m topology.schema` prints, and have the server serve it"
             )
-        version = call(connection, "get_schema", [DATABASE], CONNECT_TIMEOUT).get("version", "0.0.0")
+        version = str(call(connection, "get_schema", [DATABASE], CONNECT_TIMEOUT).get("version", "0.0.0"))
         if numbers(version) > numbers(VERSION):
             raise StoreError(
                 f"{connection.name}: the database was written by a newer NovaNet (its schema is {version}, ours is"
                 f" {VERSION}): run that one, or restore the backup made before the upgrade"
             )
-        if numbers(version) == numbers(VERSION):
-            return
-        before(version)
-        LOG.info("intent store: converting the database from schema %s to %s", version, VERSION)
-        call(connection, "convert", [DATABASE, schema()], CONVERT_TIMEOUT)
+        return version
+    finally:
+        connection.close()
+
+
+def _ask(remotes: list[str], method: str, params: list[Any]) -> Any:
+    """One request on a connection of its own: a server that converts a database closes those that there are."""
+    connection = connect(remotes, CONNECT_TIMEOUT)
+    try:
+        return call(connection, method, params, CONVERT_TIMEOUT)
     finally:
         connection.close()
 

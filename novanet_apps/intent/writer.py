@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -22,8 +22,10 @@ from msgspec.structs import replace
 from novanet_apps.intent.feed import Feed
 from novanet_apps.ovsdb.link import OvsdbError
 from novanet_apps.ovsdb.session import Session
-from topology.admission import Allocator, Draft, Refused, Write, admit, conflict
+from topology.admission import Allocator, Draft, Refused, Write, admit, conflict, consequences
+from topology.changes import Edit
 from topology.graph import Topology
+from topology.model import Port, Router, Subnet
 from topology.schema import DURABLE, Step, bind_operations, operations
 
 LOG = logging.getLogger(__name__)
@@ -216,11 +218,11 @@ class Writer:
             except Refused as refused:
                 refused.index = index
                 raise
-            old = inner.get(edit.kind, edit.id)
             results.append(edit.value)
-            if edit.value != old:
-                steps.append(Step(edit, old, _siblings(inner, edit.kind, edit.value)))
-                inner.stage(edit)
+            for each in (*consequences(inner, edit), edit):
+                if step := _step(inner, each):
+                    steps.append(step)
+                    inner.stage(each)
             if time.monotonic() - began > SLICE:
                 eventlet.sleep(0)
                 began = time.monotonic()
@@ -311,8 +313,18 @@ class Writer:
         self._wake = Event()
 
 
-def _siblings(draft: Draft, kind: str, value: Any) -> frozenset[str]:
-    if kind != "subnet" or value is None:
-        return frozenset()
-    ids: Mapping[str, Any] = draft.all("subnet")
-    return frozenset(ids[id].cidr for id in draft.subnets_of(value.network_id))
+def _step(draft: Draft, edit: Edit) -> Step | None:
+    """An edit with what it was computed from; None when it changes nothing."""
+    old = draft.get(edit.kind, edit.id)
+    if edit.value == old:
+        return None
+    siblings: Iterable[str] = ()
+    obj = edit.value or old
+    match obj:
+        case Subnet() if old is None:
+            siblings = (draft.get("subnet", id).cidr for id in draft.subnets_of(obj.network_id))
+        case Port(router_id=str()):
+            siblings = (port.id for port in draft.interfaces_of(obj.router_id or ""))
+        case Router():
+            siblings = (port.id for port in draft.interfaces_of(obj.id))
+    return Step(edit, old, frozenset(siblings))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from novanet_apps.punts import Punt
+from novanet_apps.punts import Punt, through
 from pipelines import fields as f
 from pipelines.packets import frames, icmp
 from pipelines.punting import Reason
+from pipelines.tables import PROVIDER_OUTPUT
 from topology.model import Port
 from topology.mtu import max_mtu, network_mtu
 
@@ -29,16 +30,26 @@ class IcmpErrors:
             self.core.punts.on(reason, self._answer)
 
     def _answer(self, punt: Punt) -> None:
-        try:
-            ethernet = frames.read_ethernet(punt.frame)
-            packet = frames.read_ip(ethernet)
-        except frames.Malformed:
+        offender = _offender(punt.frame)
+        if offender is None:
             return
-        if not punt.router_key:
-            if punt.reason is Reason.TOO_BIG:  # switched, so nobody is on the way: the destination itself says so
-                self._reply(punt, icmp.too_big(punt.frame, self._tunnel_mtu(), ethernet.dst, packet.dst))
+        if punt.router_key:
+            self._answer_as_router(punt, offender)
+        elif punt.reason is Reason.TOO_BIG:
+            self._answer_as_destination(punt, offender)
+
+    def _answer_as_destination(self, punt: Punt, offender: _Offender) -> None:
+        """A packet that was only switched met nobody on its way, so the destination itself says that it is too large."""
+        error = icmp.too_big(punt.frame, self._tunnel_mtu(), offender.eth_dst, offender.ip_dst)
+        if error is None:
             return
-        source = self._router_at(punt, packet.version)
+        if punt.fields.get(f.FLAGS, 0) & f.FROM_PROVIDER.mask:
+            self.core.punts.inject(punt.hypervisor_id, error, through(PROVIDER_OUTPUT, punt.vni))
+        else:
+            self.core.punts.reply(punt, error)
+
+    def _answer_as_router(self, punt: Punt, offender: _Offender) -> None:
+        source = self._router_at(punt, offender.version)
         if source is None:
             return
         mac, address = source
@@ -49,18 +60,14 @@ class IcmpErrors:
                 error = icmp.unreachable(punt.frame, icmp.Unreachable.NO_ROUTE, mac, address)
             case Reason.HOST_UNREACHABLE:
                 error = icmp.unreachable(punt.frame, icmp.Unreachable.HOST, mac, address)
-            case Reason.PORT_UNREACHABLE if packet.protocol == f.TCP:
+            case Reason.PORT_UNREACHABLE if offender.protocol == f.TCP:
                 error = icmp.tcp_reset(punt.frame, mac)
             case Reason.PORT_UNREACHABLE:
-                error = icmp.unreachable(punt.frame, icmp.Unreachable.PORT, mac, packet.dst)
+                error = icmp.unreachable(punt.frame, icmp.Unreachable.PORT, mac, offender.ip_dst)
             case _:
                 error = icmp.too_big(punt.frame, self._mtu(punt), mac, address)
         if error is not None:
             self.core.punts.route(punt, error)
-
-    def _reply(self, punt: Punt, frame: bytes | None) -> None:
-        if frame is not None:
-            self.core.punts.reply(punt, frame)
 
     def _router_at(self, punt: Punt, version: int) -> tuple[int, int] | None:
         """MAC and IP address of the router in the network that the packet was in, else in any that it has."""
@@ -75,10 +82,44 @@ class IcmpErrors:
         return None
 
     def _mtu(self, punt: Punt) -> int:
-        """Bytes that go on: through the network that the packet was routed to, or through the tunnel."""
+        """Bytes that go on: through the tunnel that the packet was to take, else in the network that it was routed to."""
         network = self.core.topology.get("network", self.core.topology.vnis.get(punt.vni, ""))
-        tunnel = self._tunnel_mtu()
-        return tunnel if network is None else min(tunnel, network_mtu(self.core.topology, network))
+        if punt.fields.get(f.PEER) or network is None:
+            return self._tunnel_mtu()
+        return network_mtu(self.core.topology, network)
 
     def _tunnel_mtu(self) -> int:
         return max_mtu(self.core.topology.mesh, self.core.topology.underlay_version)
+
+
+class _Offender(NamedTuple):
+    """Of a packet that is answered with an error, what the answer depends on."""
+
+    version: int
+    eth_dst: int
+    ip_dst: int
+    protocol: int
+
+
+class _Header(NamedTuple):
+    """Where an IP header has what is needed."""
+
+    version: int
+    protocol: int
+    destination: slice
+
+
+_HEADERS = {f.IPV4: _Header(4, 9, slice(16, 20)), f.IPV6: _Header(6, 6, slice(24, 40))}
+
+
+def _offender(frame: bytes) -> _Offender | None:
+    """None for what is no IP packet; whether it may be answered at all, ``icmp`` knows."""
+    try:
+        ethernet = frames.read_ethernet(frame)
+    except frames.Malformed:
+        return None
+    header, packet = _HEADERS.get(ethernet.ethertype), ethernet.payload
+    if header is None or len(packet) < header.destination.stop:
+        return None
+    ip_dst = int.from_bytes(packet[header.destination], "big")
+    return _Offender(header.version, ethernet.dst, ip_dst, packet[header.protocol])

@@ -1,19 +1,19 @@
 """Which gateway is alive, and who tells the outside: gratuitous ARP (RFC 5227) and unsolicited neighbour advertisements.
 
-The switches turn to another gateway by themselves (``pipelines.nat``). Here it is only seen, so that the new one announces
-the router's addresses, and the API can say which one it is.
+The switches turn to another gateway by themselves (``pipelines.gateways``). Here it is only seen, so that the new one
+announces the router's addresses, and floating IPs are announced where their VMs have come to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import eventlet
 
 from novanet_apps.punts import through
 from pipelines import fields as f
-from pipelines.nat import WayOut, way_out
+from pipelines.gateways import WayOut, way_out
 from pipelines.packets import neighbours
 from pipelines.tables import PROVIDER_OUTPUT
 from topology.changes import Change
@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 
 TIMES, APART = 3, 0.5
 """How often an address is announced, and seconds in between: a frame may be lost."""
+GATHER = 0.02
+"""Seconds in which changes gather before somebody looks at what they mean: many hypervisors see the same gateway die."""
+AT_ONCE, PAUSE = 100, 0.05
+"""Announcements in a row, and seconds until the next ones."""
+
+Place = tuple[int, str]
+"""(VNI, address)."""
+
+
+class Announcement(NamedTuple):
+    """Who has an address, and where it is."""
+
+    hypervisor: str
+    mac: int
+    router: bool
+    """Whether the address is a router's."""
 
 
 class Gateways:
@@ -31,80 +47,119 @@ class Gateways:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self._active: dict[str, str | None] = {}
-        self._homes: dict[str, str | None] = {}
+        self._said: dict[Place, Announcement] = {}
+        """What was announced last, or was so when the controller began."""
+        self._of: dict[tuple[str, str], set[Place]] = {}
+        """The places of a router or floating IP, by kind and id."""
+        self._suspects: set[str] = set()
+        """Hypervisors that may have come to life, or died."""
+        self._doubtful: dict[tuple[str, str], None] = {}
+        self._looking = False
+        self._news: dict[Place, Announcement] = {}
 
     def start(self) -> None:
         """Begin to watch."""
         self.core.subscribe(self._changed)
 
+    # --- what may have changed -----------------------------------------------------------------------------------
+
     def _changed(self, changes: list[Change]) -> None:
-        topology = self.core.topology
-        routers: dict[str, None] = {}
-        floating: dict[str, None] = {}
+        doubtful = self._doubtful
         for change in changes:
             match change.kind:
                 case "link":
-                    peer = (change.new or change.old).peer_id
-                    routers.update((id, None) for id in topology.all("router") if peer in topology.gateways_of(id))
-                case "gateways" | "router":
-                    routers[change.id] = None
-                case "floating-ip":
-                    floating[change.id] = None
+                    self._suspects.add((change.new or change.old).peer_id)
+                case "gateways":
+                    doubtful["router", change.id] = None
+                case "router" | "floating-ip":
+                    doubtful[change.kind, change.id] = None
+                case "port" if (change.new or change.old).router_id is not None:
+                    doubtful["router", (change.new or change.old).router_id] = None
+                case "port-forwarding":
+                    doubtful["floating-ip", (change.new or change.old).floating_ip_id] = None
                 case "location":
-                    floating.update(dict.fromkeys(topology.floating_of(change.id)))
-                case "bridge":
-                    routers.update(dict.fromkeys(topology.all("router")))
-        for router in routers:
-            self._look_at_router(router)
-        for id in floating:
-            self._look_at_floating(id)
+                    doubtful.update((("floating-ip", id), None) for id in self.core.topology.floating_of(change.id))
+        if (self._suspects or doubtful) and not self._looking:
+            self._looking = True
+            eventlet.spawn_after(GATHER, self._look)
 
-    def _look_at_router(self, router_id: str) -> None:
-        active = self.core.active_gateway(router_id)
-        if self._active.get(router_id) == active:
+    def _look(self) -> None:
+        """Find out where the addresses are that may have moved, and announce those that have."""
+        self._looking = False
+        topology = self.core.topology
+        suspects, self._suspects = self._suspects, set()
+        doubtful, self._doubtful = self._doubtful, {}
+        if suspects:
+            for router in topology.all("router"):
+                if not suspects.isdisjoint(topology.gateways_of(router)):
+                    doubtful["router", router] = None
+        moved = {id for kind, id in doubtful if kind == "router"}
+        if moved:
+            for floating in topology.all("floating-ip"):
+                if topology.router_of_floating(floating) in moved:
+                    doubtful["floating-ip", floating] = None
+        for kind, id in doubtful:
+            self._compare((kind, id), dict(self._router(id) if kind == "router" else self._floating_ip(id)))
+
+    def _compare(self, what: tuple[str, str], now: dict[Place, Announcement]) -> None:
+        gone = self._of.pop(what, set()) - now.keys()
+        for place in gone:
+            self._said.pop(place, None)
+        if now:
+            self._of[what] = set(now)
+        for place, announcement in now.items():
+            if self._said.get(place) != announcement:
+                self._said[place] = announcement
+                if self.core.store.ready:  # what the store had at the beginning is where it was before
+                    self._announce(place, announcement)
+
+    # --- where addresses are -------------------------------------------------------------------------------------
+
+    def _router(self, id: str) -> Iterator[tuple[Place, Announcement]]:
+        out = way_out(self.core.topology, id)
+        active = self.core.active_gateway(id) if out is not None else None
+        if out is not None and active is not None:
+            for text in out.addresses:
+                yield (out.vni, text), Announcement(active, out.mac, True)
+
+    def _floating_ip(self, id: str) -> Iterator[tuple[Place, Announcement]]:
+        topology = self.core.topology
+        floating: FloatingIp | None = topology.get("floating-ip", id)
+        out: WayOut | None = way_out(topology, topology.router_of_floating(id))
+        if floating is None or floating.floating_ip_address is None or floating.mac_address is None or out is None:
             return
-        self._active[router_id] = active
-        out = way_out(self.core.topology, router_id)
-        if active is not None and out is not None:
-            addresses = [*out.addresses, *self._forwarded(out)]
-            self._announce(active, out.vni, out.mac, addresses)
-
-    def _forwarded(self, out: WayOut) -> Iterable[str]:
-        """Floating IPs that the router's gateway answers for."""
-        topology = self.core.topology
-        for floating in topology.all("floating-ip").values():
-            if topology.router_of_floating(floating.id) == out.router.id and not self._with_vm(floating):
-                yield floating.floating_ip_address
-
-    def _with_vm(self, floating: FloatingIp) -> str | None:
-        """The VM's hypervisor, where a floating IP is realised there."""
-        topology = self.core.topology
         here = topology.location(floating.port_id) if floating.port_id is not None else None
-        return here if here is not None and here in topology.wired_to(floating.floating_network_id) else None
+        place = out.vni, floating.floating_ip_address
+        if here is not None and here in topology.wired_to(floating.floating_network_id):
+            yield place, Announcement(here, f.mac(floating.mac_address), False)
+        elif here is not None or floating.port_id is None:
+            active = self.core.active_gateway(out.router.id)
+            if active is not None:
+                yield place, Announcement(active, out.mac, False)
 
-    def _look_at_floating(self, id: str) -> None:
-        floating: FloatingIp | None = self.core.topology.get("floating-ip", id)
-        out = way_out(self.core.topology, self.core.topology.router_of_floating(id))
-        here = self._with_vm(floating) if floating is not None else None
-        home = here or (self.core.active_gateway(out.router.id) if out is not None else None)
-        if self._homes.get(id) == home:
-            return
-        self._homes[id] = home
-        if home is not None and out is not None and floating is not None and floating.floating_ip_address is not None:
-            mac = f.mac(floating.mac_address or "") if here is not None else out.mac
-            self._announce(home, out.vni, mac, [floating.floating_ip_address])
+    # --- announcing ----------------------------------------------------------------------------------------------
 
-    def _announce(self, hypervisor: str, vni: int, mac: int, addresses: Iterable[str]) -> None:
-        frames = [
-            neighbours.unsolicited_advertisement(mac, f.ip(text), router=True)
-            if ":" in text
-            else neighbours.arp_announcement(mac, f.ip(text))
-            for text in addresses
-        ]
+    def _announce(self, place: Place, announcement: Announcement) -> None:
+        if not self._news:
+            eventlet.spawn(self._tell)
+        self._news[place] = announcement
+
+    def _tell(self) -> None:
+        news, self._news = self._news, {}
         for number in range(TIMES):
-            eventlet.spawn_after(number * APART, self._send, hypervisor, vni, frames)
+            if number:
+                eventlet.sleep(APART)
+            for count, (place, announcement) in enumerate(news.items(), 1):
+                if self._said.get(place) == announcement:  # else it has moved on meanwhile
+                    self._send(place, announcement)
+                if count % AT_ONCE == 0:
+                    eventlet.sleep(PAUSE)
 
-    def _send(self, hypervisor: str, vni: int, frames: list[bytes]) -> None:
-        for frame in frames:
-            self.core.punts.inject(hypervisor, frame, through(PROVIDER_OUTPUT, vni))
+    def _send(self, place: Place, announcement: Announcement) -> None:
+        vni, text = place
+        announce: Callable[..., bytes] = neighbours.arp_announcement
+        options: dict[str, bool] = {}
+        if ":" in text:
+            announce, options = neighbours.unsolicited_advertisement, {"router": announcement.router}
+        frame = announce(announcement.mac, f.ip(text), **options)
+        self.core.punts.inject(announcement.hypervisor, frame, through(PROVIDER_OUTPUT, vni))

@@ -25,7 +25,7 @@ from topology.model import KINDS, Object
 from .counters import Counters
 from .problems import Problem
 from .status_feed import StatusFeed
-from .views import Views, scope, visible
+from .views import Views, scope
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -68,7 +68,7 @@ class Client:
 
     def tell(self, event: Event) -> None:
         """Queue an event, if it concerns this client."""
-        if event.kind not in self._kinds or not visible(self._project, event.kind, event.obj):
+        if event.kind not in self._kinds or not self._hub.views.visible(self._project, event.kind, event.obj):
             return
         if len(self._queue) >= QUEUE:
             self._hub.counters.events_lost += len(self._queue) + 1
@@ -117,7 +117,7 @@ class EventHub:
     def __init__(self, core: Core, views: Views, counters: Counters, still_valid: Callable[[Token], bool]) -> None:
         self.counters = counters
         self.still_valid = still_valid
-        self._views = views
+        self.views = views
         self._boot = secrets.token_hex(4)
         self._number = 0
         self._history: deque[Event] = deque(maxlen=HISTORY)
@@ -182,7 +182,7 @@ class EventHub:
         self._publish("status", kind, obj)
 
     def _publish(self, name: str, kind: str, obj: Object) -> None:
-        shown = self._views.show(kind, obj) if name != "deleted" else msgspec.to_builtins(obj)
+        shown = self.views.show(kind, obj) if name != "deleted" else msgspec.to_builtins(obj)
         data = msgspec.json.encode({"kind": kind, "id": obj.id, "object": shown})
         self._number += 1
         event = Event(self._number, name, kind, obj, self.frame(name, data))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from novanet_apps.histogram import Histogram
 
 from .counters import Counters, Metric, Series
 from .views import Views
@@ -29,9 +31,19 @@ def exposition(metrics: Mapping[str, Metric]) -> bytes:
     lines = []
     for name, (type_, help, value) in sorted(metrics.items()):
         lines += [f"# HELP {name} {help}", f"# TYPE {name} {type_}"]
-        series: Series = value if isinstance(value, list) else [({}, value)]
-        lines += [f"{name}{_labels(labels)} {_number(number)}" for labels, number in series]
+        series = value if isinstance(value, list) else [({}, value)]
+        for suffix, labels, number in _samples(series):
+            lines.append(f"{name}{suffix}{_labels(labels)} {_number(number)}")
     return ("\n".join(lines) + "\n").encode()
+
+
+def _samples(series: Any) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Suffix of the name, labels and value of each line; a histogram has several."""
+    for labels, value in series:
+        if isinstance(value, Histogram):
+            yield from ((suffix, {**labels, **bucket}, number) for suffix, bucket, number in value.samples())
+        else:
+            yield "", labels, value
 
 
 def _labels(labels: Mapping[str, str]) -> str:

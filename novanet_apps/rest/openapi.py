@@ -295,7 +295,7 @@ def _paths(cls: type[Object]) -> Schema:
             ),
             "delete": operation(
                 "delete", f"Delete a {cls.KIND} that nothing refers to",
-                _responses(404, 409, 412, 503, _204={"description": "It is gone."}), _WAIT, _IF_MATCH,
+                _responses(404, 409, 412, 503, _204={"description": "It is gone."}), _IF_MATCH,
             ),
         },
     }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,14 @@ from webob import Response
 
 from novanet_apps.tokens import Token
 from topology.admission import Refused, Write
+from topology.graph import Topology
 from topology.model import KINDS, Object
 
 from . import queries
 from .bodies import read_json
 from .ordering import Ordering
 from .problems import Problem
-from .views import Views, scope, sliced, visible
+from .views import Views, scope, sliced
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -69,7 +70,7 @@ class Resources:
         derived = query.filters.keys() & _DERIVED
         for id in sliced(self._candidates(cls, query)):
             obj = self.core.topology.get(cls.KIND, id)
-            if obj is None or not visible(project, cls.KIND, obj):
+            if obj is None or not self.views.visible(project, cls.KIND, obj):
                 continue
             if query.sort == "name" and query.after and queries.by_name(obj) <= query.after:
                 continue
@@ -89,9 +90,9 @@ class Resources:
         marker = query.after[0] if query.after and query.sort == "id" else ""
         if "id" in query.filters:
             ids = query.filters["id"]
-        elif cls.KIND in ("port", "subnet") and "network_id" in query.filters:
-            members = topology.ports_of if cls.KIND == "port" else topology.subnets_of
-            ids = {id for network in query.filters["network_id"] for id in members(network)}
+        elif found := next((name for name in _INDEXED.get(cls.KIND, {}) if name in query.filters), None):
+            members = _INDEXED[cls.KIND][found]
+            ids = {id for value in query.filters[found] for id in members(topology, value)}
         else:
             return self._ordering.after(cls.KIND, marker)
         return sorted(id for id in ids if id > marker)
@@ -132,7 +133,7 @@ class Resources:
         if fields.pop("id", id) != id:
             raise Problem(400, f"must be {id}, as in the path, or be left out", field="id")
         before = self.core.topology.get(cls.KIND, id)
-        if before is not None and not visible(scope(call.token), cls.KIND, before):
+        if before is not None and not self.views.visible(scope(call.token), cls.KIND, before):
             raise _unknown(cls, id)
         if before is not None and "*" in call.request.headers.get("If-None-Match", ""):
             raise Problem(412, f"{cls.KIND} {id} exists already")
@@ -152,9 +153,9 @@ class Resources:
         return self._one(cls.KIND, obj)
 
     def delete(self, call: Call) -> Response:
-        """DELETE /v1/{collection}/{id}."""
+        """DELETE /v1/{collection}/{id}. It takes no ``wait``: there is no object left whose status could tell."""
         cls = self._kind(call)
-        queries.waiting(call.request)
+        queries.parameters(call.request, ())
         before = self._existing(call, cls)
         revision = self._if_match(call, cls, before)
         write = Write("delete", cls.KIND, before.id, if_match=revision, project=_writer(call.token))
@@ -193,7 +194,7 @@ class Resources:
 
     def _existing(self, call: Call, cls: type[Object]) -> Any:
         obj = self.core.topology.get(cls.KIND, call.path["id"])
-        if obj is None or not visible(scope(call.token), cls.KIND, obj):
+        if obj is None or not self.views.visible(scope(call.token), cls.KIND, obj):
             raise _unknown(cls, call.path["id"])
         return obj
 
@@ -224,6 +225,18 @@ class Resources:
         return response
 
 
+def _interfaces(topology: Topology, router_id: str) -> list[str]:
+    return [port.id for port in topology.interfaces_of(router_id)]
+
+
+_INDEXED: dict[str, dict[str, Callable[[Topology, str], Iterable[str]]]] = {
+    "port": {"router_id": _interfaces, "network_id": Topology.ports_of},
+    "subnet": {"network_id": Topology.subnets_of},
+    "floating-ip": {"port_id": Topology.floating_of},
+    "port-forwarding": {"floating_ip_id": Topology.forwardings_of},
+    "neighbour": {"network_id": Topology.neighbours_in},
+}
+"""Kind -> field -> the ids of the objects that have a value there, the narrowest first."""
 _DERIVED = {"mtu", "ip_version"}
 """Fields whose stored value may be None where a derived one is shown."""
 

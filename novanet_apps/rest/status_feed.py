@@ -7,7 +7,7 @@ at until they are no longer BUILD; hypervisors always, and with a hypervisor's s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from eventlet import sleep, spawn
@@ -24,7 +24,10 @@ LOG = logging.getLogger(__name__)
 PERIOD = 0.25
 """Seconds between two looks."""
 Node = tuple[str, str]
-_MEANS = {"vif": "port", "location": "port", "bridge": "hypervisor", "presence": "network", "membership": "network"}
+_MEANS = {
+    "vif": "port", "location": "port", "bridge": "hypervisor", "presence": "network", "membership": "network",
+    "gateways": "router",
+}  # fmt: skip
 """Changes of these kinds may change the status of the object of that kind."""
 
 
@@ -45,6 +48,8 @@ class StatusFeed:
             kind = _MEANS.get(change.kind, change.kind)
             if kind in KINDS:
                 self._open[kind, change.id] = None
+            if kind in ("port", "router"):
+                self._open.update(dict.fromkeys(self._outside(kind, change.id)))
             if change.kind == kind and change.new is None:
                 self._last.pop((kind, change.id), None)
 
@@ -76,12 +81,36 @@ class StatusFeed:
     def _look(self) -> None:
         for id in sliced(list(self._core.topology.all("hypervisor"))):
             if self._look_at("hypervisor", id):
-                for kind, members in (
-                    ("port", self._core.topology.ports_on(id)), ("network", self._core.topology.networks_on(id)),
-                ):  # fmt: skip
-                    self._open.update({(kind, member): None for member in members})
+                self._open.update(dict.fromkeys(self._on(id)))
         for kind, id in sliced(list(self._open)):
             self._look_at(kind, id)
+
+    def _on(self, hypervisor: str) -> Iterator[Node]:
+        """What a hypervisor realises."""
+        topology = self._core.topology
+        routers = {port.router_id or "" for id in topology.reached_from(hypervisor) for port in topology.routed_by(id)}
+        for kind, members in (
+            ("port", topology.ports_on(hypervisor)), ("network", topology.networks_on(hypervisor)), ("router", routers),
+        ):  # fmt: skip
+            for member in sliced(list(members)):
+                yield kind, member
+                if kind != "network":
+                    yield from self._outside(kind, member)
+
+    def _outside(self, kind: str, id: str) -> Iterator[Node]:
+        """The ways from outside that follow a port or a router: interfaces, floating IPs, port forwardings."""
+        topology = self._core.topology
+        if kind == "router":
+            for interface in topology.interfaces_of(id):
+                yield "port", interface.id
+            floating = [each.id for each in topology.all("floating-ip").values()]
+            floating = [each for each in floating if topology.router_of_floating(each) == id]
+        else:
+            floating = list(topology.floating_of(id))
+            yield from (node for node in topology.referrers("port", id) if node[0] == "port-forwarding")
+        for each in floating:
+            yield "floating-ip", each
+            yield from (("port-forwarding", member) for member in topology.forwardings_of(each))
 
     def _look_at(self, kind: str, id: str) -> bool:
         """Whether the status is another than before."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from eventlet import sleep
 
 from novanet_apps.tokens import Token
+from topology.gateways import is_outside
 from topology.model import KINDS, FloatingIp, Network, Object, Router, Subnet, encode
 
 if TYPE_CHECKING:
@@ -37,13 +38,6 @@ def scope(token: Token) -> str | None:
     return token.project_id if token.role != "admin" else None
 
 
-def visible(project: str | None, kind: str, obj: Object) -> bool:
-    """Whether an object may be seen from within ``project`` (None: from everywhere); networks outside are everyone's."""
-    if project is None or (KINDS[kind].TENANT and obj.project_id == project):
-        return True
-    return isinstance(obj, Network) and obj.external
-
-
 _ID_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
 FOLLOWS: dict[str, dict[str, dict[str, Any]]] = {
     "router": {
@@ -69,6 +63,15 @@ class Views:
     def __init__(self, core: Core) -> None:
         self.core = core
         self._census: dict[str | None, tuple[float, dict[str, dict[str, int]]]] = {}
+
+    def visible(self, project: str | None, kind: str, obj: Object) -> bool:
+        """Whether an object may be seen from within ``project`` (None: from everywhere).
+
+        Networks outside and their subnets are there for everyone.
+        """
+        if project is None or (KINDS[kind].TENANT and obj.project_id == project):
+            return True
+        return is_outside(self.core.topology, obj)
 
     def show(self, kind: str, obj: Any) -> dict[str, Any]:
         """What is stored, what follows from it, and how far it is realised."""
@@ -141,7 +144,7 @@ class Views:
         counts = {}
         for kind, cls in KINDS.items():
             if project is None or cls.TENANT:
-                found = (obj for obj in sliced(self._all(kind)) if visible(project, kind, obj))
+                found = (obj for obj in sliced(self._all(kind)) if self.visible(project, kind, obj))
                 counts[kind] = dict(Counter(self.core.reconciler.status(kind, obj.id) for obj in found))
         took = time.monotonic() - now
         if len(self._census) > 1000:
@@ -169,7 +172,7 @@ class Views:
         and its hypervisor.
         """
         topology = self.core.topology
-        objects = [(kind, obj) for kind in kinds for obj in self._all(kind) if visible(project, kind, obj)]
+        objects = [(kind, obj) for kind in kinds for obj in self._all(kind) if self.visible(project, kind, obj)]
         keys = {(kind, obj.id) for kind, obj in objects}
         nodes, links = [], []
         for kind, obj in sliced(objects):
@@ -177,7 +180,7 @@ class Views:
             status = self.core.reconciler.status(kind, obj.id)
             nodes.append({"key": "/".join(node), "kind": kind, "id": obj.id, "name": obj.name, "status": status})
             found = list(topology.graph.out_edges(node, keys=True)) if node in topology.graph else []
-            found += [(node, ("hypervisor", here), "located_on")] if (here := self._location(kind, obj.id)) else []
+            found += [(node, target, relation) for target, relation in self._further(kind, obj)]
             links += [
                 {"source": "/".join(source), "target": "/".join(target), "relation": relation}
                 for source, target, relation in found
@@ -185,8 +188,12 @@ class Views:
             ]
         return {"directed": True, "multigraph": True, "graph": {}, "nodes": nodes, "links": links}
 
-    def _location(self, kind: str, id: str) -> str | None:
-        return self.core.topology.location(id) if kind == "port" else None
+    def _further(self, kind: str, obj: Any) -> Iterator[tuple[tuple[str, str], str]]:
+        """What an object leads to beside those that it cannot be without."""
+        if kind == "port" and (here := self.core.topology.location(obj.id)):
+            yield ("hypervisor", here), "located_on"
+        elif kind == "floating-ip" and obj.port_id:
+            yield ("port", obj.port_id), "port_id"
 
     def _all(self, kind: str) -> list[Any]:
         return list(self.core.topology.all(kind).values())

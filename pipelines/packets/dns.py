@@ -226,6 +226,10 @@ class Zone:
         """Whether the zone has the last word on a query; for any other, somebody else may be asked."""
         return query.error != NOERROR or query.rrclass != IN or self.domain_of(query.name) is not None
 
+    def has(self, query: Query) -> bool:
+        """Whether the zone has records of the name that is asked for."""
+        return query.name in self._records
+
     def records(self, name: bytes, domain: bytes) -> dict[int, Counter[bytes]] | None:
         """The records of a name inside ``domain``, by type; None when there is no such name."""
         found = self._records.get(_LOCALHOST if domain == _LOCALHOST else name)
@@ -405,6 +409,18 @@ def _fitting(records: tuple[bytes, ...], room: int) -> tuple[bytes, ...]:
 
 
 # --- passing on ----------------------------------------------------------------------------------------------------
+
+
+def pass_on(query: Query, id_: int) -> bytes:
+    """The query for another server, under an id of ours: what was asked, and no more.
+
+    It takes answers of LARGEST bytes at most, so that what comes fits a packet to who asked.
+    """
+    flags = query.flags & _ECHOED
+    options = b""
+    if query.edns:
+        options = b"\0" + _RECORD.pack(OPT, min(query.size, LARGEST), _DNSSEC_OK if query.dnssec_ok else 0, 0)
+    return _HEADER.pack(id_, flags, 1, 0, 0, 1 if options else 0) + query.question + options
 
 
 def with_id(payload: bytes, id_: int) -> bytes:

@@ -54,7 +54,7 @@ class Resubmit(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """An action that needs no more than its name: ``dec_ttl`` or ``pop_vlan``."""
+    """An action that needs no more than its name: ``dec_ttl``, ``pop_vlan`` or ``ct_clear``."""
 
     name: str
 
@@ -245,6 +245,8 @@ def _experimenter(raw: bytes) -> Step:
             return Track(bool(flags & 1), bool(flags & 2), zone, None if table == 0xFF else table, within)
         case (openflow.NICIRA, numbers.NAT):
             return _nat(rest)
+        case (openflow.NICIRA, numbers.CT_CLEAR):
+            return Plain("ct_clear")
     return Unknown(raw)
 
 

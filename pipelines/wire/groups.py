@@ -51,7 +51,10 @@ def _encode_bucket(number: int, bucket: Bucket, kind: str, version: int) -> byte
     weight = bucket.weight if kind == "select" else 0
     watched_port = watched_group = ANY
     if kind == "fast_failover":
-        watched_port, watched_group = (ANY, ALIVE.id) if bucket.watch_port is None else (bucket.watch_port, ANY)
+        watched_port = ANY if bucket.watch_port is None else bucket.watch_port
+        watched_group = ANY if bucket.watch_group is None else bucket.watch_group
+        if watched_port == watched_group == ANY:
+            watched_group = ALIVE.id
     if version < OF15:
         return _BUCKET.pack(16 + len(actions), weight, watched_port, watched_group) + actions
     properties = _WEIGHT_15.pack(WEIGHT, 8, weight) if kind == "select" else b""

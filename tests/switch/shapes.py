@@ -31,6 +31,8 @@ from pipelines.flow import (
     to_controller,
 )
 
+OPTION = (f.GENEVE_OPTION_CLASS, f.GENEVE_OPTION_TYPE, f.TUN_OPTION.size, 0)
+"""NovaNet's Geneve option as the switch maps it: class, type, length and index."""
 IPV6 = 0xFD00_0000_0000_0000_0000_0000_0000_0001
 PREFIX = ((1 << 64) - 1) << 64
 NS = (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(135))

@@ -112,6 +112,142 @@ def fill(directory: str) -> Any:
     return content
 
 
+def fill_outside(directory: str) -> Any:
+    """One of everything that has to do with the outside, changed and partly deleted."""
+    controller = Controller(directory)
+    inside, _ = blue(controller)
+    host = controller.create("hypervisor", name="h1", bridge_mappings=[{"physical_network": "wire", "bridge": "br-ex"}])
+    outside = controller.create("network", external=True, physical_network="wire", segmentation_id=7, name="outside")
+    controller.create("subnet", network_id=outside.id, cidr="192.0.2.0/24", dns_nameservers=["192.0.2.53", "192.0.2.5"])
+    named = [{"hypervisor_id": host.id, "priority": 5}]
+    router = controller.create("router", name="edge", gateway_hypervisors=named)
+    interface = controller.create("port", network_id=inside.id, router_id=router.id)
+    controller.create("port", network_id=outside.id, router_id=router.id)
+    routes = [{"destination": "10.8.0.0/16", "nexthop": "10.0.0.9"}]
+    policies = [{"priority": 3, "action": "drop", "protocol": "udp", "destination_port": 53}]
+    controller.one("patch", "router", router.id, routes=routes, policy_routes=policies)
+    vms = [controller.create("port", network_id=inside.id, dns_name=f"vm{n}") for n in range(3)]
+    floating = [controller.create("floating-ip", floating_network_id=outside.id, port_id=vm.id) for vm in vms[:2]]
+    shared = controller.create("floating-ip", floating_network_id=outside.id)
+    controller.create(
+        "port-forwarding", floating_ip_id=shared.id, internal_port_id=vms[2].id, protocol="tcp", external_port=80,
+        internal_port=8080,
+    )  # fmt: skip
+    controller.create("neighbour", network_id=outside.id, ip_address="192.0.2.1", mac_address="02:00:00:00:00:01")
+    controller.one("delete", "port", vms[0].id)
+    detached = controller.topology.get("floating-ip", floating[0].id)
+    refused = [
+        attempt(lambda kind=kind, id=id: controller.one("delete", kind, id))  # type: ignore[misc]
+        for kind, id in (("port", vms[2].id), ("port", interface.id), ("network", outside.id), ("router", router.id))
+    ]
+    content = controller.content()
+    controller.store.stop()
+    return {"content": content, "detached": encode(detached), "refused": [outcome[0] for outcome in refused]}
+
+
+def learn(directory: str) -> Any:
+    """Hosts outside: coalesced, never over what an administrator has set, and gone with their network."""
+    controller = Controller(directory)
+    outside = controller.create("network", external=True, physical_network="wire")
+    known = controller.topology.neighbours
+    static = controller.create(
+        "neighbour", network_id=outside.id, ip_address="192.0.2.9", mac_address="02:00:00:00:00:09"
+    )
+    before = dict(controller.store.counters)
+    for number in range(200):
+        controller.store.learn(outside.id, f"192.0.2.{1 + number % 4}", f"02:00:00:00:01:{number:02x}")
+    controller.store.learn(outside.id, "192.0.2.9", "02:00:00:00:00:aa")
+    controller.store.learn("aaaaaaaa-0000-4000-8000-000000000001", "192.0.2.1", "02:00:00:00:00:aa")
+    until(lambda: len(known) == 5)
+    controller.store.learn(outside.id, "192.0.2.1", "02:00:00:00:01:c4")  # as it is known
+    controller.store.learn(outside.id, "192.0.2.2", "02:00:00:00:02:00")
+    controller.store.forget(outside.id, "192.0.2.3")
+    controller.store.forget(outside.id, "192.0.2.9")
+    controller.store.forget(outside.id, "192.0.2.200")
+    until(lambda: (outside.id, "192.0.2.3") not in known)
+    found = {obj.ip_address: [obj.mac_address, obj.learned, obj.revision_number]
+             for obj in controller.topology.all("neighbour").values()}  # fmt: skip
+    writes = controller.store.counters["writes"] - before["writes"]
+    in_use = attempt(lambda: controller.one("delete", "network", outside.id))
+    controller.one("delete", "neighbour", static.id)
+    taken = controller.one("patch", "neighbour", known[outside.id, "192.0.2.1"], mac_address="02:00:00:00:00:bb")
+    controller.store.learn(outside.id, "192.0.2.1", "02:00:00:00:00:cc")
+    controller.store.learn(outside.id, "192.0.2.5", "02:00:00:00:00:05")
+    until(lambda: (outside.id, "192.0.2.5") in known)
+    kept = controller.topology.get("neighbour", taken.id)
+    controller.one("delete", "neighbour", taken.id)
+    controller.one("delete", "network", outside.id)
+    left = len(controller.topology.all("neighbour"))
+    controller.store.stop()
+    return {
+        "found": found, "writes": writes, "in_use": in_use, "left": left,
+        "taken": [taken.learned, kept.mac_address],
+    }  # fmt: skip
+
+
+def race_outside(directory: str) -> Any:
+    """Two controllers want the same at the same time: addresses outside, wires, host names, gateways, overlapping subnets."""
+    first = Controller(directory, seed=5)
+    second = Controller(directory, f"unix:{directory}/run/intent.sock", seed=5)
+    pair = (first, second)
+    inside, _ = blue(first)
+    twin = first.create("network")
+    first.create("subnet", network_id=twin.id, cidr="10.0.0.0/24")
+    outside = first.create("network", external=True, physical_network="wire")
+    first.create("subnet", network_id=outside.id, cidr="192.0.2.0/24")
+    router = first.create("router")
+    until(lambda: second.topology.get("router", router.id))
+
+    def both(kind: str, *fields: dict[str, Any]) -> list[Any]:
+        """The outcomes when each controller creates one of two."""
+        made = together(
+            lambda c=c, f=f: c.create(kind, **f)  # type: ignore[misc]
+            for c, f in zip(pair, (fields * 2)[:2], strict=True)
+        )
+        until(lambda: first.content() == second.content())
+        return [obj if isinstance(obj, tuple) else "made" for obj in made]
+
+    address = {"network_id": outside.id, "fixed_ips": [{"ip_address": "192.0.2.77"}]}
+    found = {
+        "address": both("port", address) and both("floating-ip", {"floating_network_id": outside.id}),
+        "wires": both("network", {"physical_network": "wire", "segmentation_id": 9}),
+        "names": both("port", {"network_id": inside.id, "dns_name": "web"}),
+        "gateways": both("port", {"network_id": outside.id, "router_id": router.id}),
+        "overlaps": both(*("port", *({"network_id": id, "router_id": router.id} for id in (inside.id, twin.id)))),
+    }
+    mixed = []
+    for number in range(10):
+        text = f"192.0.2.{100 + number}"
+        mixed.append(
+            [
+                obj[:2] if isinstance(obj, tuple) else "made"
+                for obj in together(
+                    [
+                        lambda t=text: first.create("port", network_id=outside.id, fixed_ips=[{"ip_address": t}]),
+                        lambda t=text: second.create(
+                            "floating-ip", floating_network_id=outside.id, floating_ip_address=t
+                        ),
+                    ]
+                )
+            ]
+        )
+    for controller in pair:
+        controller.store.stop()
+    return {**found, "mixed": mixed}
+
+
+def upgraded(directory: str) -> Any:
+    """A database of an older version: as it is found, and that everything in it can be changed."""
+    controller = Controller(directory)
+    content = controller.content()
+    problems = controller.store.problems
+    for kind in ("network", "subnet", "port", "hypervisor", "tunnel-mesh"):
+        for id in content[kind]:
+            controller.one("patch", kind, id, description="changed")
+    controller.store.stop()
+    return {"content": content, "problems": problems}
+
+
 def load(directory: str) -> Any:
     """What there is."""
     controller = Controller(directory)

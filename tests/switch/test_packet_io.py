@@ -27,7 +27,7 @@ from pipelines.ledger import Ledger
 from tests.switch.conftest import TUNNEL_PORT, Switch
 from tests.switch.speaker import Speaker
 
-from .test_readback import OPTION
+from .shapes import OPTION
 
 OWNER = ("base", "h1")
 FRAME = bytes.fromhex("020000000002 020000000001 88b5") + bytes(range(50))

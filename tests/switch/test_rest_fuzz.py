@@ -92,15 +92,37 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]
 @pytest.fixture(scope="module")
 def api(controller: Controller) -> Any:
     """The controller's own description; ids of objects that exist make requests go deeper."""
-    network = controller("POST", "/v1/networks", {}).json()
-    controller("POST", "/v1/subnets", {"network_id": network["id"], "cidr": "10.0.0.0/24"})
-    port = controller("POST", "/v1/ports", {"network_id": network["id"]}).json()
+
+    def make(collection: str, **fields: Any) -> str:
+        answer = controller("POST", f"/v1/{collection}", fields)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    network, outside = make("networks"), make("networks", external=True, physical_network="wire")
+    subnet = make("subnets", network_id=network, cidr="10.0.0.0/24")
+    make("subnets", network_id=outside, cidr="192.0.2.0/24")
+    router = make("routers")
+    for each in (network, outside):
+        make("ports", network_id=each, router_id=router)
+    port = make("ports", network_id=network)
+    floating = make("floating-ips", floating_network_id=outside)
+    known = {
+        "id": [port, router, floating],
+        "network_id": [network, outside],
+        "subnet_id": [subnet],
+        "floating_network_id": [outside],
+        "router_id": [router],
+        "port_id": [port],
+        "internal_port_id": [port],
+        "floating_ip_id": [floating],
+        "hypervisor_id": [make("hypervisors", name="known")],
+    }
     document = controller("GET", "/v1/openapi.json").json()
     del document["paths"]["/v1/events"]  # has no end; see tests/unit/test_rest_events.py
     for schema in document["components"]["schemas"].values():
-        for name, known in (("network_id", network["id"]), ("id", port["id"])):
+        for name, ids in known.items():
             if name in schema.get("properties", {}) and "status" not in schema["properties"]:
-                schema["properties"][name]["examples"] = [known]
+                schema["properties"][name]["examples"] = ids
     return schemathesis.openapi.from_dict(document)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from novanet_apps.intent.settings import StoreError, StoreSettings
+from topology.migration import between
 from topology.schema import VERSION, schema
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,50 @@ def test_content_survives_restarts(tmp_path: Path) -> None:
     assert (mesh["name"], mesh["external_vteps"]) == ("default", ["10.7.7.7", "10.8.8.8"])
     db = next(port for port in written["port"].values() if port["name"] == "db")
     assert [":" in fixed["ip_address"] for fixed in db["fixed_ips"]] == [True, False], "the order asked for is kept"
+
+
+def test_routers_and_what_is_outside_survive_too(tmp_path: Path) -> None:
+    saw = run("fill_outside", tmp_path)
+    assert run("load", tmp_path)["content"] == saw["content"]
+    content = saw["content"]
+    assert {kind: len(objects) for kind, objects in content.items()} == {
+        "network": 2, "subnet": 2, "router": 1, "port": 4, "floating-ip": 3, "port-forwarding": 1, "neighbour": 1,
+        "hypervisor": 1, "tunnel-mesh": 1,
+    }  # fmt: skip
+    detached = saw["detached"]
+    assert (detached["port_id"], detached["fixed_ip_address"], detached["revision_number"]) == (None, None, 2)
+    assert saw["refused"] == [409] * 4
+    servers = next(subnet["dns_nameservers"] for subnet in content["subnet"].values() if subnet["dns_nameservers"])
+    assert servers == ["192.0.2.53", "192.0.2.5"], "in the order asked for"
+
+
+def test_hosts_outside_are_learned(tmp_path: Path) -> None:
+    saw = run("learn", tmp_path)
+    assert saw["found"] == {
+        "192.0.2.9": ["02:00:00:00:00:09", False, 1],
+        "192.0.2.1": ["02:00:00:00:01:c4", True, 1],
+        "192.0.2.2": ["02:00:00:00:02:00", True, 2],
+        "192.0.2.4": ["02:00:00:00:01:c7", True, 1],
+    }
+    assert saw["writes"] == 6, "of 200 words on four hosts the last on each is written, then one change and one end"
+    assert saw["in_use"][0] == 409 and "neighbour" in saw["in_use"][2], (
+        "what an administrator has set keeps its network"
+    )
+    assert saw["taken"] == [False, "02:00:00:00:00:bb"], "what an administrator has changed is not learned any more"
+    assert saw["left"] == 0
+
+
+def test_two_controllers_never_make_contradictions_outside(tmp_path: Path) -> None:
+    saw = run("race_outside", tmp_path)
+    assert saw["address"] == ["made", "made"], "two addresses"
+    for what, field in (
+        ("wires", "segmentation_id"), ("names", "dns_name"), ("gateways", "router_id"), ("overlaps", "fixed_ips"),
+    ):  # fmt: skip
+        outcomes = saw[what]
+        assert outcomes.count("made") == 1, (what, outcomes)
+        assert next(o for o in outcomes if o != "made")[:2] == [409, field]
+    for outcomes in saw["mixed"]:
+        assert outcomes.count("made") == 1 and len(outcomes) == 2, "a port and a floating IP never share an address"
 
 
 def test_nobody_else_may_read_it(tmp_path: Path) -> None:
@@ -242,6 +287,68 @@ def test_an_older_database_is_converted_and_kept_aside(tmp_path: Path) -> None:
     assert (network["name"], network["vni"], network["revision_number"], network["description"]) == ("old", 5, 4, "")
     assert tool("db-version", tmp_path / "intent.db").strip() == VERSION
     assert tool("db-version", tmp_path / "intent.db.0.9.0").strip() == "0.9.0"
+
+
+OLD = Path(__file__).with_name("intent-1.0.0.ovsschema")
+
+
+def fill_old(directory: Path, description: dict[str, Any]) -> None:
+    """A database as version 1.0.0 left it, with something of every kind."""
+    create(directory, description)
+    rows: list[dict[str, Any]] = [
+        {"table": "Network", "uuid-name": "net", "row": {"name": "old", "name_key": "/old", "vni": 5, "mtu": 1400}},
+        {"table": "Hypervisor", "uuid-name": "host", "row": {
+            "name": "h1", "name_key": "/h1", "hypervisor_key": 3, "tunnel_ip": "10.1.1.1", "ovsdb": "passive",
+            "bridge": "br-int", "datapath_type": "auto"}},
+        {"table": "Tunnel_Mesh", "row": {"name": "default", "name_key": "/default", "tunnel_type": "vxlan",
+                                         "underlay_mtu": 9000}},
+    ]  # fmt: skip
+    for name, version, cidr in (("four", 4, "10.0.0.0/24"), ("six", 6, "2001:db8::/64")):
+        row = {
+            "name": name,
+            "name_key": f"/{name}",
+            "ip_version": version,
+            "cidr": cidr,
+            "network_id": ["named-uuid", "net"],
+        }
+        rows.append({"table": "Subnet", "uuid-name": name, "row": row})
+    for number, (subnet, address) in enumerate((("six", "2001:db8::5"), ("four", "10.0.0.5"))):
+        row = {"subnet": ["named-uuid", subnet], "ip_address": address, "position": number}
+        rows.append({"table": "Address", "uuid-name": f"a{number}", "row": row})
+    rows.append({"table": "Port", "row": {
+        "name": "web", "name_key": "/web", "network_id": ["named-uuid", "net"], "port_key": 77, "admin_state_up": True,
+        "mac_address": "02:00:00:00:00:01", "port_security_enabled": True, "host_id": ["named-uuid", "host"],
+        "fixed_ips": ["set", [["named-uuid", "a0"], ["named-uuid", "a1"]]],
+        "allowed_address_pairs": json.dumps([{"ip_address": "10.9.0.0/16"}])}})  # fmt: skip
+    for row in rows:
+        row["row"] |= {} if row["table"] == "Address" else {"revision_number": 4}
+    inserts = [{"op": "insert", **row} for row in rows]
+    tool("transact", directory / "intent.db", json.dumps(["NovaNet", *inserts]))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_database_of_version_1_0_0_is_brought_up_to_date(tmp_path: Path, interrupted: bool) -> None:
+    fill_old(tmp_path, json.loads(OLD.read_text()))
+    if interrupted:
+        (tmp_path / "between.ovsschema").write_text(json.dumps(between("1.0.0")))
+        tool("convert", tmp_path / "intent.db", tmp_path / "between.ovsschema")
+    saw = run("upgraded", tmp_path)
+    assert saw["problems"] == []
+    content = {kind: list(objects.values()) for kind, objects in saw["content"].items()}
+    (network,), (host,), (mesh,), (port,) = (content[kind] for kind in ("network", "hypervisor", "tunnel-mesh", "port"))
+    assert (network["name"], network["vni"], network["mtu"], network["external"]) == ("old", 5, 1400, False)
+    assert (host["hypervisor_key"], host["gateway"], host["bridge_mappings"]) == (3, True, [])
+    assert (mesh["tunnel_type"], mesh["bfd_interval"], mesh["bfd_multiplier"]) == ("vxlan", 100, 3)
+    assert [fixed["ip_address"] for fixed in port["fixed_ips"]] == ["2001:db8::5", "10.0.0.5"]
+    assert (port["port_key"], port["host_id"], port["router_id"], port["dns_name"]) == (77, host["id"], None, "")
+    assert port["allowed_address_pairs"] == [{"ip_address": "10.9.0.0/16", "mac_address": None}]
+    subnets = {subnet["name"]: (subnet["enable_dhcp"], subnet["ipv6_address_mode"]) for subnet in content["subnet"]}
+    assert subnets == {"four": (True, None), "six": (True, "dhcpv6-stateful")}
+    assert {row["revision_number"] for kind in content for row in content[kind]} == {4}
+    again = run("load", tmp_path)["content"]
+    assert {row["description"] for objects in again.values() for row in objects.values()} == {"changed"}
+    assert tool("db-version", tmp_path / "intent.db").strip() == VERSION
+    assert tool("db-version", tmp_path / "intent.db.1.0.0").strip() == "1.0.0"
 
 
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from novanet_apps.compat import logs
 from novanet_apps.rest import Server, Settings, open_tokens
 from novanet_apps.rest.api import Api
 from novanet_apps.tokens import TokenFile
-from topology.admission import Allocator, Draft, Refused, Write, admit
+from topology.admission import Allocator, Draft, Refused, Write, admit, consequences
 from topology.changes import Edit
 from topology.graph import Topology
 from topology.model import Network, TunnelMesh, Vif
@@ -64,7 +64,8 @@ class Store:
             except Refused as refused:
                 refused.index = index
                 raise
-            draft.stage(edit)
+            for each in (*consequences(draft, edit), edit):
+                draft.stage(each)
             made.append(edit.value)
         if len(writes) == 1:
             eventlet.sleep(0)

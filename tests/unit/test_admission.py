@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from topology.admission import Allocator, Draft, Refused, Write, admit
+from topology.admission import Allocator, Draft, Refused, Write, admit, consequences
 from topology.admission.write import merge_patch
 from topology.graph import Topology
 from topology.model import AllocationPool, FixedIp, encode
@@ -26,7 +26,7 @@ class World:
 
     def write(self, write: Write) -> Any:
         edit = admit(self.topology, write, self.allocator, next(self._ids))
-        self.topology.apply([edit])
+        self.topology.apply([*consequences(self.topology, edit), edit])
         return edit.value
 
     def create(self, kind: str, project: str | None = None, **fields: Any) -> Any:
@@ -320,13 +320,13 @@ def test_vni_is_allocated_or_chosen_but_one_networks_only(world: World) -> None:
 
 def test_mtu_is_what_the_mesh_carries(world: World) -> None:
     limit = max_mtu(world.mesh, 4)
-    assert limit == 1500 - 62
+    assert limit == 1500 - 66
     assert world.create("network", mtu=limit).mtu == limit
     with refusal(409, "mtu", str(limit)):
         world.create("network", mtu=limit + 1)
-    with refusal(409, "underlay_mtu", "MTU of 1438"):
+    with refusal(409, "underlay_mtu", "MTU of 1434"):
         world.patch(world.mesh, underlay_mtu=1499)
-    with refusal(409, "tunnel_ip", "MTU of 1438"):
+    with refusal(409, "tunnel_ip", "MTU of 1434"):
         world.create("hypervisor", name="v6", tunnel_ip="2001:db8::1")
     mesh = world.patch(world.mesh, tunnel_type="vxlan")
     assert world.create("network", mtu=1450).mtu == max_mtu(mesh, 4)

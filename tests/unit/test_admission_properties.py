@@ -11,21 +11,32 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topology.admission import Allocator, Draft, Refused, Write, admit
+from topology.admission import Allocator, Draft, Refused, Write, admit, consequences
+from topology.gateways import router_between
 from topology.graph import Topology, references
 from topology.model import KINDS, UUID_PATTERN
 from topology.schema import columns, name_key
 
-IDS = [str(UUID(int=n, version=4)) for n in range(1, 9)]
-PROJECTS = [None, "us", "them"]
+IDS = [str(UUID(int=n, version=4)) for n in range(1, 6)]
+PROJECTS = [*[None] * 6, "us", "them"]
 CIDRS = ["10.0.0.0/30", "10.0.0.0/24", "10.0.0.128/25", "10.1.0.0/29", "2001:db8::/126", "2001:db8::/64", "10.0.0.1/24"]
 ADDRESSES = ["10.0.0.1", "10.0.0.2", "10.0.0.130", "2001:DB8::2", "10.1.0.3", "10.0.0.255", "x"]
 MACS = ["02:00:00:00:00:01", "02:00:00:00:00:AA", "02:00:00:00:00:aa", "01:00:00:00:00:01"]
 
+INDEXES = (
+    "vnis", "port_keys", "hypervisor_keys", "router_keys", "macs", "addresses", "names", "host_names", "neighbours",
+)  # fmt: skip
+
 id_ = st.sampled_from(IDS)
 fixed = st.fixed_dictionaries({}, optional={"subnet_id": id_, "ip_address": st.sampled_from(ADDRESSES)})
 FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "network": {"vni": st.integers(1, 4) | st.none(), "mtu": st.sampled_from([None, 1000, 1400, 1500])},
+    "network": {
+        "vni": st.integers(1, 4) | st.none(),
+        "mtu": st.sampled_from([None, 1000, 1400, 1500]),
+        "physical_network": st.sampled_from([None, "wire"]),
+        "segmentation_id": st.sampled_from([None, 1, 2]),
+        "external": st.booleans(),
+    },
     "subnet": {
         "network_id": id_,
         "cidr": st.sampled_from(CIDRS),
@@ -36,6 +47,41 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "network_id": id_,
         "mac_address": st.none() | st.sampled_from(MACS),
         "fixed_ips": st.none() | st.lists(fixed, max_size=3),
+        "router_id": st.none() | id_,
+        "dns_name": st.sampled_from(["", "web", "WEB", "a.b"]),
+    },
+    "router": {
+        "routes": st.lists(
+            st.fixed_dictionaries({"destination": st.sampled_from(CIDRS), "nexthop": st.sampled_from(ADDRESSES)}),
+            max_size=2,
+        ),
+        "policy_routes": st.lists(
+            st.fixed_dictionaries(
+                {"priority": st.just(1), "nexthops": st.lists(st.sampled_from(ADDRESSES), max_size=2)}
+            ),
+            max_size=1,
+        ),
+        "gateway_hypervisors": st.lists(st.fixed_dictionaries({"hypervisor_id": id_}), max_size=1),
+    },
+    "floating-ip": {
+        "floating_network_id": id_,
+        "subnet_id": st.none() | id_,
+        "floating_ip_address": st.none() | st.sampled_from(["192.0.2.5", "192.0.2.6", "192.0.2.255", "10.0.0.9"]),
+        "port_id": st.none() | id_,
+        "fixed_ip_address": st.none() | st.sampled_from(ADDRESSES),
+    },
+    "port-forwarding": {
+        "floating_ip_id": id_,
+        "internal_port_id": id_,
+        "protocol": st.sampled_from(["tcp", "udp"]),
+        "external_port": st.integers(1, 2),
+        "internal_port": st.just(22),
+        "internal_ip_address": st.none() | st.sampled_from(ADDRESSES),
+    },
+    "neighbour": {
+        "network_id": id_,
+        "ip_address": st.sampled_from(["192.0.2.1", "192.0.2.2", "x"]),
+        "mac_address": st.sampled_from(MACS),
     },
     "hypervisor": {"tunnel_ip": st.none() | st.sampled_from(ADDRESSES), "ovsdb": st.just("passive")},
     "tunnel-mesh": {
@@ -45,17 +91,46 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 }
 
 
+REQUIRED = (
+    "network_id", "cidr", "floating_network_id", "floating_ip_id", "internal_port_id", "protocol", "external_port",
+    "internal_port", "ip_address",
+)  # fmt: skip
+ROUTED = [
+    Write("create", "network", IDS[0], {"project_id": "us"}),
+    Write("create", "subnet", IDS[0], {"network_id": IDS[0], "cidr": "10.0.0.0/24"}),
+    Write("create", "subnet", IDS[1], {"network_id": IDS[0], "cidr": "2001:db8::/64", "ipv6_address_mode": "slaac"}),
+    Write("create", "network", IDS[1], {"physical_network": "wire", "external": True}),
+    Write("create", "subnet", IDS[2], {"network_id": IDS[1], "cidr": "192.0.2.0/28"}),
+    Write("create", "router", IDS[0], {"project_id": "us"}),
+    Write("create", "port", IDS[0], {"network_id": IDS[0], "router_id": IDS[0]}),
+    Write("create", "port", IDS[1], {"network_id": IDS[1], "router_id": IDS[0]}),
+    Write("create", "port", IDS[2], {"network_id": IDS[0]}),
+    Write("create", "port", IDS[3], {"network_id": IDS[0]}),
+    Write("create", "floating-ip", IDS[0], {"floating_network_id": IDS[1], "port_id": IDS[2]}),
+    Write("create", "floating-ip", IDS[1], {"floating_network_id": IDS[1]}),
+    Write("create", "port-forwarding", IDS[0], {
+        "floating_ip_id": IDS[1], "internal_port_id": IDS[3], "protocol": "tcp", "external_port": 1, "internal_port": 22,
+    }),
+    Write("patch", "router", IDS[0], {"routes": [{"destination": "10.9.0.0/16", "nexthop": "10.0.0.130"}]}),
+    Write("create", "neighbour", IDS[0], {
+        "network_id": IDS[1], "ip_address": "192.0.2.1", "mac_address": MACS[0], "learned": True,
+    }, system=True),
+]  # fmt: skip
+"""A router between a network and the outside, with all that it may have."""
+
+
 @st.composite
 def writes(draw: Any) -> Write:
-    kind = draw(st.sampled_from(["network", "subnet", "subnet", "port", "port", "port", "hypervisor", "tunnel-mesh"]))
-    optional = FIELDS[kind] | {"name": st.sampled_from(["", "a", "b"]), "project_id": st.sampled_from(["", "us"])}
-    required = {name: optional.pop(name) for name in ("network_id", "cidr") if name in optional}
-    op = draw(st.sampled_from(["create", "create", "create", "replace", "patch", "delete"]))
+    often = ["subnet", "port", "port", "port", "floating-ip", "floating-ip"]
+    kind = draw(st.sampled_from([*FIELDS, *often]))
+    optional = FIELDS[kind] | {"name": st.sampled_from(["", "", "a", "b"]), "project_id": st.sampled_from(["", "us"])}
+    required = {name: optional.pop(name) for name in REQUIRED if name in optional}
+    op = draw(st.sampled_from(["create", "create", "replace", "patch", "patch", "delete"]))
     if op == "patch":
         optional, required = optional | required, {}
     fields = {} if op == "delete" else draw(st.fixed_dictionaries(required, optional=optional))
     id = draw(id_ if op != "create" else id_ | st.none())
-    return Write(op, kind, id, fields, draw(st.sampled_from([None, None, 1])), draw(st.sampled_from(PROJECTS)))
+    return Write(op, kind, id, fields, draw(st.sampled_from([*[None] * 8, 1])), draw(st.sampled_from(PROJECTS)))
 
 
 def check(topology: Topology) -> None:
@@ -79,6 +154,17 @@ def check(topology: Topology) -> None:
             assert subnet.network_id == port.network_id
             assert ip_address(fixed.ip_address) in ip_network(subnet.cidr)
             assert fixed.ip_address == str(ip_address(fixed.ip_address))
+        if port.dns_name:
+            unique["host", port.network_id, port.dns_name] += 1
+        if port.router_id is not None:
+            check_interface(topology, port)
+    for network in topology.all("network").values():
+        assert network.physical_network or not network.external
+        if network.physical_network:
+            unique["wire", network.physical_network, network.segmentation_id] += 1
+    for floating in topology.all("floating-ip").values():
+        unique["address", floating.subnet_id, floating.floating_ip_address] += 1
+        check_floating(topology, floating)
     assert not [key for key, times in unique.items() if times > 1]
     for network in topology.all("network"):
         nets = [ip_network(topology.get("subnet", id).cidr) for id in topology.subnets_of(network)]
@@ -86,11 +172,41 @@ def check(topology: Topology) -> None:
     assert len(topology.all("tunnel-mesh")) <= 1
 
 
+def check_interface(topology: Topology, port: Any) -> None:
+    router = topology.get("router", port.router_id)
+    ports = topology.interfaces_of(router.id)
+    assert port.fixed_ips and port.project_id == router.project_id
+    assert sum(topology.get("network", each.network_id).external for each in ports) <= 1
+    found = [(p.id, ip_network(topology.get("subnet", f.subnet_id).cidr)) for p in ports for f in p.fixed_ips]
+    assert not any(a.overlaps(b) for p, a in found for q, b in found if p != q and a.version == b.version)
+    own = {fixed.ip_address for each in ports for fixed in each.fixed_ips}
+    hops = [route.nexthop for route in router.routes] + [hop for each in router.policy_routes for hop in each.nexthops]
+    for hop in hops:
+        assert hop not in own and any(ip_address(hop) in prefix for _, prefix in found)
+
+
+def check_floating(topology: Topology, floating: Any) -> None:
+    """What it leads to can be reached; one port, or several forwardings."""
+    forwardings = [topology.get("port-forwarding", id) for id in topology.forwardings_of(floating.id)]
+    served = [(each.internal_port_id, each.internal_ip_address) for each in forwardings]
+    assert (floating.port_id is None) == (floating.fixed_ip_address is None)
+    if floating.port_id is not None:
+        assert not forwardings
+        served = [(floating.port_id, floating.fixed_ip_address)]
+    for id, address in served:
+        port = topology.get("port", id)
+        assert address in {fixed.ip_address for fixed in port.fixed_ips}
+        assert (":" in address) == (":" in floating.floating_ip_address)
+        assert router_between(topology, port, address, floating.floating_network_id) is not None
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.lists(writes(), min_size=1, max_size=4), max_size=12), st.integers(0, 9))
-def test_batches_of_any_writes_keep_every_promise(batches: list[list[Write]], seed: int) -> None:
+@given(
+    st.lists(st.lists(writes(), min_size=1, max_size=4), max_size=12), st.integers(0, 9), st.sampled_from([[], ROUTED])
+)
+def test_batches_of_any_writes_keep_every_promise(batches: list[list[Write]], seed: int, first: list[Write]) -> None:
     topology, allocator, fresh = Topology(), Allocator(Random(seed)), 100
-    for batch in batches:
+    for batch in [first, *batches]:
         draft = Draft(topology)
         for write in batch:
             fresh += 1
@@ -100,7 +216,8 @@ def test_batches_of_any_writes_keep_every_promise(batches: list[list[Write]], se
             except Refused as refused:
                 assert 400 <= refused.status < 500 and refused.detail
                 continue
-            draft.stage(edit)
+            for each in (*consequences(draft, edit), edit):
+                draft.stage(each)
             if edit.value is not None and old is not None:
                 assert (edit.value == old) == (edit.value.revision_number == old.revision_number)
                 assert write.project in (None, old.project_id)
@@ -108,17 +225,17 @@ def test_batches_of_any_writes_keep_every_promise(batches: list[list[Write]], se
         check(topology)
         rebuilt = Topology()
         rebuilt.apply(edit for kind in KINDS for edit in [(kind, id, o) for id, o in topology.all(kind).items()])
-        for index in ("vnis", "port_keys", "hypervisor_keys", "macs", "addresses", "names"):
+        for index in INDEXES:
             assert getattr(rebuilt, index) == getattr(topology, index)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(writes(), max_size=25))
-def test_a_draft_answers_as_the_graph_would(batch: list[Write]) -> None:
+@given(st.lists(writes(), max_size=25), st.sampled_from([[], ROUTED]))
+def test_a_draft_answers_as_the_graph_would(batch: list[Write], first: list[Write]) -> None:
     """Staging over a draft and applying to the graph are the same thing, whatever is asked."""
     topology, allocators = Topology(), (Allocator(Random(3)), Allocator(Random(3)))
     draft = Draft(Draft(Topology()))
-    for number, write in enumerate(batch):
+    for number, write in enumerate([*first, *batch]):
         id, outcomes = str(UUID(int=100 + number, version=4)), []
         for view, allocator in zip((topology, draft), allocators, strict=True):
             try:
@@ -127,14 +244,28 @@ def test_a_draft_answers_as_the_graph_would(batch: list[Write]) -> None:
                 outcomes.append((refused.status, refused.field))
         assert outcomes[0] == outcomes[1]
         if not isinstance(outcomes[0][0], int):
-            topology.apply([outcomes[0]])
-            draft.stage(outcomes[1])
+            topology.apply([*consequences(topology, outcomes[0]), outcomes[0]])
+            for each in (*consequences(draft, outcomes[1]), outcomes[1]):
+                draft.stage(each)
         for kind in KINDS:
             assert dict(draft.all(kind)) == dict(topology.all(kind))
             for id in IDS:
                 assert sorted(draft.referrers(kind, id)) == sorted(set(topology.referrers(kind, id)))
-        for index in ("vnis", "port_keys", "hypervisor_keys", "macs", "addresses", "names"):
+        for id in IDS:
+            assert draft.interfaces_of(id) == topology.interfaces_of(id)
+            assert draft.routed_by(id) == topology.routed_by(id)
+            for members in ("subnets_of", "floating_of", "forwardings_of", "neighbours_in"):
+                assert getattr(draft, members)(id) == getattr(topology, members)(id)
+        for index in INDEXES:
             assert dict(getattr(draft, index)) == dict(getattr(topology, index))
+
+
+def test_what_the_random_writes_begin_with_is_admitted() -> None:
+    topology, allocator = Topology(), Allocator(Random(1))
+    for write in ROUTED:
+        topology.apply([admit(topology, write, allocator, "")])
+    check(topology)
+    assert sum(len(topology.all(kind)) for kind in KINDS) == len({(write.kind, write.id) for write in ROUTED})
 
 
 JSON = st.recursive(

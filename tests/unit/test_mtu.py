@@ -13,7 +13,7 @@ from .world import World
 
 
 @pytest.mark.parametrize(
-    ("tunnel", "version", "bytes"), [("geneve", 4, 62), ("geneve", 6, 82), ("vxlan", 4, 50), ("vxlan", 6, 70)]
+    ("tunnel", "version", "bytes"), [("geneve", 4, 66), ("geneve", 6, 86), ("vxlan", 4, 50), ("vxlan", 6, 70)]
 )
 def test_overhead(tunnel: str, version: int, bytes: int) -> None:
     assert overhead(tunnel, version) == bytes
@@ -41,27 +41,27 @@ def test_an_interface_that_is_too_large_is_named_until_it_is_mended() -> None:
     vif = Vif(port_id="p", hypervisor_id="h1", interface="tap0", ofport=1, mtu=1500)
     watch.changed(world.apply(Edit("vif", "p", vif)))
     [warning] = watch.warnings()
-    assert "tap0" in warning and "1500" in warning and "1438" in warning
+    assert "tap0" in warning and "1500" in warning and "1434" in warning
     assert list(watch.about("port", "p")) == [warning]
     watch.changed(
-        world.apply(Edit("vif", "p", Vif(port_id="p", hypervisor_id="h1", interface="tap0", ofport=1, mtu=1438)))
+        world.apply(Edit("vif", "p", Vif(port_id="p", hypervisor_id="h1", interface="tap0", ofport=1, mtu=1434)))
     )
     assert watch.warnings() == []
 
 
 def test_another_mesh_changes_what_fits() -> None:
     world, watch = watched()
-    assert watch.of(world.topology.get("network", "a")) == 1438
+    assert watch.of(world.topology.get("network", "a")) == 1434
     watch.changed(world.apply(Edit("tunnel-mesh", "mesh", TunnelMesh(id="mesh", underlay_mtu=1300))))
-    assert watch.of(world.topology.get("network", "a")) == 1238
+    assert watch.of(world.topology.get("network", "a")) == 1234
     [warning] = watch.warnings()
-    assert "1400" in warning and "1238" in warning
+    assert "1400" in warning and "1234" in warning
 
 
 def test_a_network_that_does_not_fit_the_tunnels_is_named() -> None:
     world, watch = watched()
     watch.changed(world.apply(Edit("network", "a", Network(id="a", name="blue", vni=1, mtu=1500))))
-    assert any("network blue" in warning and "1438" in warning for warning in watch.warnings())
+    assert any("network blue" in warning and "1434" in warning for warning in watch.warnings())
 
 
 def test_an_underlay_smaller_than_the_mesh_expects_is_named() -> None:

@@ -97,6 +97,32 @@ def test_requests_have_no_fields_that_novanet_sets(cls: Any) -> None:
     assert "id" not in update["properties"] and "required" not in update
 
 
+def outside(rest: RestServer, inside: str) -> dict[str, dict[str, Any]]:
+    """A router with all that it may have, and what leads to a VM behind it."""
+    wire = rest.make("/v1/networks", physical_network="wire", segmentation_id=7, external=True)
+    rest.make("/v1/subnets", network_id=wire["id"], cidr="203.0.113.0/24")
+    router = rest.make("/v1/routers")
+    for network in (inside, wire["id"]):
+        rest.make("/v1/ports", network_id=network, router_id=router["id"])
+    vm = rest.make(
+        "/v1/ports", network_id=inside, dns_name="web", extra_dhcp_opts=[{"opt_name": "mtu", "opt_value": "1400"}]
+    )
+    routes = {
+        "routes": [{"destination": "172.16.0.0/12", "nexthop": "10.0.0.99"}],
+        "policy_routes": [{"priority": 1, "protocol": "tcp", "destination_port": 80, "nexthops": ["10.0.0.99"]}],
+    }
+    floating = rest.make("/v1/floating-ips", floating_network_id=wire["id"])
+    made = {
+        "Router": rest("PATCH", f"/v1/routers/{router['id']}", routes).json(),
+        "FloatingIp": rest.make("/v1/floating-ips", floating_network_id=wire["id"], port_id=vm["id"]),
+        "Neighbour": rest.make(
+            "/v1/neighbours", network_id=wire["id"], ip_address="203.0.113.1", mac_address="02:00:00:00:00:01"
+        ),
+    }
+    forwarding = {"protocol": "udp", "external_port": 53, "internal_port_id": vm["id"], "internal_port": 5353}
+    return made | {"PortForwarding": rest.make("/v1/port-forwardings", floating_ip_id=floating["id"], **forwarding)}
+
+
 def test_what_is_shown_fits(rest: RestServer) -> None:
     network = rest.make("/v1/networks", name="blue")
     hypervisor = rest.make("/v1/hypervisors", name="hv1")
@@ -105,12 +131,14 @@ def test_what_is_shown_fits(rest: RestServer) -> None:
         "Subnet": rest.make("/v1/subnets", network_id=network["id"], cidr="10.0.0.0/24"),
         "Port": rest.make("/v1/ports", network_id=network["id"]),
         "Hypervisor": hypervisor,
+        **outside(rest, network["id"]),
         "TunnelMesh": rest("GET", "/v1/tunnel-meshes").json()["items"][0],
         "NetworkList": rest("GET", "/v1/networks").json(),
         "SystemStatus": rest("GET", "/v1/status").json(),
         "Topology": rest("GET", "/v1/topology").json(),
         "Problem": rest("POST", "/v1/networks", {"mtu": 1}).json(),
     }
+    assert made.keys() >= {cls.__name__ for cls in KINDS.values()}
     for name, value in made.items():
         validator({"$ref": f"#/components/schemas/{name}"}).validate(value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -134,7 +135,61 @@ def test_tenants_may_not_set_what_is_the_administrators(rest: RestServer) -> Non
     assert rest("POST", "/v1/networks", {"vni": 4711}).status_code == 201
 
 
-@pytest.mark.parametrize("collection", ["hypervisors", "tunnel-meshes"])
+def outside(rest: RestServer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An external network and its subnet, nobody's."""
+    wire = f"wire-{uuid4().hex[:6]}"
+    network = rest.make("/v1/networks", external=True, physical_network=wire)
+    return network, rest.make("/v1/subnets", network_id=network["id"], cidr="192.0.2.0/24")
+
+
+def test_the_outside_is_seen_by_everyone_and_changed_by_nobody(rest: RestServer) -> None:
+    network, subnet = outside(rest)
+    wire = rest.make("/v1/networks", physical_network=f"wire-{uuid4().hex[:6]}")
+    for who in ("acme", "umbra", "acme-reader"):
+        for collection, obj in (("networks", network), ("subnets", subnet)):
+            assert rest("GET", f"/v1/{collection}/{obj['id']}", who=who).json() == obj
+            listed = rest("GET", f"/v1/{collection}?limit=1000", who=who).json()["items"]
+            assert obj in listed and wire["id"] not in {item["id"] for item in listed}
+        graph = rest("GET", "/v1/topology", who=who).json()
+        assert {network["id"], subnet["id"]} <= {node["id"] for node in graph["nodes"]}
+    for collection, obj in (("networks", network), ("subnets", subnet)):
+        path = f"/v1/{collection}/{obj['id']}"
+        assert rest("PATCH", path, {"name": "mine"}, who="acme").status_code == 404
+        assert rest("DELETE", path, who="acme").status_code == 404
+        assert rest("PUT", path, obj, who="acme").status_code in (403, 409)
+        assert rest("GET", path).json() == obj
+    problem(
+        rest("POST", "/v1/subnets", {"network_id": network["id"], "cidr": "10.6.0.0/16"}, who="acme"), 403, "network_id"
+    )
+    problem(rest("POST", "/v1/ports", {"network_id": network["id"]}, who="acme"), 403, "network_id")
+
+
+def test_tenants_lead_outside_and_do_not_see_each_other_there(rest: RestServer) -> None:
+    network, subnet = outside(rest)
+    made = {}
+    for who in ("acme", "umbra"):
+        inside = rest.make("/v1/networks", who)
+        rest.make("/v1/subnets", who, network_id=inside["id"], cidr="10.0.0.0/24")
+        router = rest.make("/v1/routers", who)
+        rest.make("/v1/ports", who, network_id=inside["id"], router_id=router["id"])
+        gateway = rest.make("/v1/ports", who, network_id=network["id"], router_id=router["id"])
+        vm = rest.make("/v1/ports", who, network_id=inside["id"])
+        floating = rest.make(
+            "/v1/floating-ips", who, floating_network_id=network["id"], subnet_id=subnet["id"], port_id=vm["id"]
+        )
+        assert floating["project_id"] == gateway["project_id"] == who
+        assert floating["router_id"] == router["id"]
+        made[who] = (gateway, floating)
+    for who, other in (("acme", "umbra"), ("umbra", "acme")):
+        for collection, mine, theirs in zip(("ports", "floating-ips"), made[who], made[other], strict=True):
+            shown = {item["id"] for item in rest("GET", f"/v1/{collection}?limit=1000", who=who).json()["items"]}
+            assert mine["id"] in shown and theirs["id"] not in shown
+            assert rest("GET", f"/v1/{collection}/{theirs['id']}", who=who).status_code == 404
+    taken = {"floating_network_id": network["id"], "floating_ip_address": made["umbra"][1]["floating_ip_address"]}
+    assert "another project" in problem(rest("POST", "/v1/floating-ips", taken, who="acme"), 409, "floating_ip_address")
+
+
+@pytest.mark.parametrize("collection", ["hypervisors", "neighbours", "tunnel-meshes"])
 def test_hypervisors_and_mesh_are_the_administrators(rest: RestServer, collection: str) -> None:
     for who in ("acme", "acme-reader"):
         problem(rest("GET", f"/v1/{collection}", who=who), 403)
@@ -153,7 +208,7 @@ def test_the_state_of_the_whole_is_told_in_parts(rest: RestServer) -> None:
     graph = rest("GET", "/v1/topology", who="acme").json()
     ids = {node["id"] for node in graph["nodes"]}
     assert mine["id"] in ids and theirs["id"] not in ids
-    assert {node["kind"] for node in graph["nodes"]} <= {"network", "subnet", "port"}
+    assert not {node["kind"] for node in graph["nodes"]} & {"hypervisor", "neighbour", "tunnel-mesh"}
     problem(rest("GET", "/metrics", who="acme"), 403)
     assert rest("GET", "/metrics", who="reader").status_code == 200
 

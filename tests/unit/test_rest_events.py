@@ -102,6 +102,71 @@ def test_a_hypervisor_takes_along_what_is_on_it(rest: RestServer) -> None:
                 about.add(data["kind"])
 
 
+def test_a_vm_takes_along_the_ways_to_it_from_outside(rest: RestServer) -> None:
+    inside = rest.make("/v1/networks")
+    outside = rest.make("/v1/networks", external=True, physical_network=f"w{uuid4().hex[:6]}")
+    for network, cidr in ((inside, "10.0.0.0/24"), (outside, "192.0.2.0/24")):
+        rest.make("/v1/subnets", network_id=network["id"], cidr=cidr)
+    router = rest.make("/v1/routers")
+    legs = [rest.make("/v1/ports", network_id=each["id"], router_id=router["id"]) for each in (inside, outside)]
+    vms = [rest.make("/v1/ports", network_id=inside["id"]) for _ in range(2)]
+    floating = rest.make("/v1/floating-ips", floating_network_id=outside["id"], port_id=vms[0]["id"])
+    shared = rest.make("/v1/floating-ips", floating_network_id=outside["id"])
+    forwarding = rest.make(
+        "/v1/port-forwardings", floating_ip_id=shared["id"], internal_port_id=vms[1]["id"], protocol="tcp",
+        external_port=80, internal_port=80,
+    )  # fmt: skip
+
+    def told(expression: str, *objects: dict[str, Any]) -> None:
+        """Who begins to follow is told of all the objects' status when that happens."""
+        wait_for(rest, "api.counters.event_clients", 0)
+        wait_for(rest, "api.events._feed._running", False)
+        with Follower(rest) as follower:
+            follower.next()
+            rest.evaluate(expression)
+            wanted = {obj["id"] for obj in objects}
+            while wanted:
+                name, data = follower.next()
+                wanted -= {data["id"]} if name == "status" else set()
+
+    def degrade(kind: str, obj: dict[str, Any]) -> str:
+        edit = f"modules['topology.changes'].Edit({kind!r}, {obj['id']!r}, modules['msgspec.structs'].replace("
+        return f"core.apply([{edit}core.topology.get({kind!r}, {obj['id']!r}), description='status=DEGRADED'))])"
+
+    host = rest.make("/v1/hypervisors", name=f"hv-{uuid4().hex[:6]}")
+    told(f"plug({vms[0]['id']!r}, {host['id']!r})", floating)
+    told(f"plug({vms[1]['id']!r}, {host['id']!r})", forwarding)
+    told(degrade("router", router), router, *legs, floating, shared, forwarding)
+    told(degrade("hypervisor", host), host, *vms, router, *legs, floating, shared, forwarding)
+
+
+def test_the_outside_is_told_to_everyone(rest: RestServer) -> None:
+    with Follower(rest, who="acme") as follower:
+        assert follower.next()[0] == "sync"
+        rest.make("/v1/networks", physical_network=f"w{uuid4().hex[:6]}")
+        outside = rest.make("/v1/networks", external=True, physical_network=f"w{uuid4().hex[:6]}")
+        assert follower.next()[1]["id"] == outside["id"]
+        subnet = rest.make("/v1/subnets", network_id=outside["id"], cidr="192.0.2.0/24")
+        follower.until("created", subnet["id"])
+
+
+def test_a_deleted_vm_leaves_its_floating_ip(rest: RestServer) -> None:
+    inside = rest.make("/v1/networks")
+    outside = rest.make("/v1/networks", external=True, physical_network=f"w{uuid4().hex[:6]}")
+    for network, cidr in ((inside, "10.0.0.0/24"), (outside, "192.0.2.0/24")):
+        rest.make("/v1/subnets", network_id=network["id"], cidr=cidr)
+    router = rest.make("/v1/routers")
+    for network in (inside, outside):
+        rest.make("/v1/ports", network_id=network["id"], router_id=router["id"])
+    vm = rest.make("/v1/ports", network_id=inside["id"])
+    floating = rest.make("/v1/floating-ips", floating_network_id=outside["id"], port_id=vm["id"])
+    with Follower(rest) as follower:
+        follower.next()
+        assert rest("DELETE", f"/v1/ports/{vm['id']}").status_code == 204
+        shown = follower.until("updated", floating["id"])["object"]
+    assert (shown["port_id"], shown["fixed_ip_address"], shown["router_id"]) == (None, None, None)
+
+
 def test_projects_are_kept_apart(rest: RestServer) -> None:
     with Follower(rest, who="acme") as follower:
         assert follower.next()[0] == "sync"

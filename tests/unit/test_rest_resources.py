@@ -37,7 +37,7 @@ def test_what_was_made_can_be_read(rest: RestServer) -> None:
 
 def test_shown_objects_have_what_is_derived(rest: RestServer) -> None:
     network = rest.make("/v1/networks", description="status=DEGRADED")
-    assert network["mtu"] == 1438, "the largest that Geneve over IPv4 carries in 1500 bytes"
+    assert network["mtu"] == 1434, "the largest that Geneve over IPv4 carries in 1500 bytes"
     assert network["status"] == "DEGRADED" and network["status_reason"] == ["it is DEGRADED"]
     for cidr, version in (("10.0.0.0/24", 4), ("fd00::/64", 6)):
         assert rest.make("/v1/subnets", network_id=network["id"], cidr=cidr)["ip_version"] == version
@@ -100,7 +100,7 @@ def test_put_is_idempotent(rest: RestServer) -> None:
 def test_put_replaces(rest: RestServer) -> None:
     made = rest.make("/v1/networks", name=unique(), description="old", mtu=1400)
     put = rest("PUT", f"/v1/networks/{made['id']}", {"name": made["name"]}).json()
-    assert put["description"] == "" and put["mtu"] == 1438
+    assert put["description"] == "" and put["mtu"] == 1434
     assert put["vni"] == made["vni"], "what was allocated stays"
 
 
@@ -114,7 +114,7 @@ def test_patch_merges(rest: RestServer) -> None:
     merge = {"Content-Type": "application/merge-patch+json"}
     patched = rest("PATCH", f"/v1/networks/{made['id']}", {"description": "new", "mtu": None}, headers=merge)
     assert patched.status_code == 200
-    assert patched.json() == made | {"description": "new", "mtu": 1438, "revision_number": 2}
+    assert patched.json() == made | {"description": "new", "mtu": 1434, "revision_number": 2}
     assert patched.headers["ETag"] == '"2"'
     problem(rest("PATCH", f"/v1/networks/{made['id']}", ["description"]), 400)
     problem(rest("PATCH", f"/v1/networks/{uuid4()}", {}), 404)
@@ -153,6 +153,12 @@ def test_wait_until_it_is_realised(rest: RestServer) -> None:
 @pytest.mark.parametrize("wait", ["301", "-1", "nan", "inf", "soon", ""])
 def test_wait_is_bounded(rest: RestServer, wait: str) -> None:
     problem(rest("POST", f"/v1/networks?wait={wait}", {}), 400, "wait")
+
+
+def test_a_deletion_does_not_wait(rest: RestServer) -> None:
+    made = rest.make("/v1/networks")
+    assert "no such parameter" in problem(rest("DELETE", f"/v1/networks/{made['id']}?wait=5"), 400, "wait")
+    assert rest("GET", f"/v1/networks/{made['id']}").status_code == 200
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------
@@ -228,7 +234,7 @@ def test_lists_are_filtered(rest: RestServer, listed: str, many: list[str]) -> N
 def test_filters_see_what_is_derived(rest: RestServer) -> None:
     network = rest.make("/v1/networks", project_id="derived")
     rest.make("/v1/networks", project_id="derived", mtu=1400)
-    shown = rest("GET", "/v1/networks?project_id=derived&mtu=1438").json()["items"]
+    shown = rest("GET", "/v1/networks?project_id=derived&mtu=1434").json()["items"]
     assert [item["id"] for item in shown] == [network["id"]]
 
 

@@ -574,7 +574,7 @@ def test_a_static_default_route_comes_before_the_gateways() -> None:
 
 
 def test_a_larger_mtu_outside_makes_inner_routes_check_what_fits() -> None:
-    world = with_outside()  # 1500 bytes there, 1438 inside
+    world = with_outside()  # 1500 bytes there, 1434 inside
     assert punted(world.send("a1", "10.0.1.11", SIZE=1453)) == Reason.TOO_BIG
     world.edit("network", "ext", mtu=1400)
     assert world.send("a1", "10.0.1.11", SIZE=1453).ports == [world.key("b1")]

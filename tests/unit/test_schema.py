@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from topology.changes import Edit
+from topology.migration import ADDED, between
+from topology.migration import operations as migrate
 from topology.model import (
     KINDS,
     AddressPair,
     AllocationPool,
+    BridgeMapping,
     FixedIp,
+    FloatingIp,
+    HostRoute,
     Hypervisor,
+    Neighbour,
     Network,
+    PolicyRoute,
     Port,
+    PortForwarding,
+    Router,
+    RouterGateway,
+    StaticRoute,
     Subnet,
     TunnelMesh,
     traits,
@@ -23,6 +37,7 @@ from topology.model import (
 from topology.schema import (
     ADDRESS,
     KIND_OF,
+    NOT_READ,
     Step,
     apply_order,
     bind_operations,
@@ -34,16 +49,44 @@ from topology.schema import (
     table,
 )
 
+OLD = Path(__file__).parents[1] / "switch" / "intent-1.0.0.ovsschema"
 A, B, C = (f"{c * 8}-0000-4000-8000-000000000000" for c in "abc")
 NETWORK = Network(id=A, name="net", project_id="us", revision_number=1, vni=7)
 SUBNET = Subnet(
-    id=B, network_id=A, cidr="10.0.0.0/24", ip_version=4, allocation_pools=(AllocationPool("10.0.0.2", "10.0.0.9"),)
-)
+    id=B, network_id=A, cidr="10.0.0.0/24", ip_version=4, allocation_pools=(AllocationPool("10.0.0.2", "10.0.0.9"),),
+    dns_nameservers=("10.0.0.9", "10.0.0.5"), host_routes=(HostRoute("10.9.0.0/16", "10.0.0.7"),), enable_dhcp=False,
+)  # fmt: skip
 PORT = Port(
     id=C, network_id=A, revision_number=3, mac_address="02:00:00:00:00:01", port_key=9, admin_state_up=False,
     fixed_ips=(FixedIp(B, "10.0.0.9"), FixedIp(B, "10.0.0.2")), allowed_address_pairs=(AddressPair("10.9.0.0/16"),),
 )  # fmt: skip
-HYPERVISOR = Hypervisor(id=A, name="h1", tunnel_ip="10.0.0.1", hypervisor_key=5, revision_number=1)
+HYPERVISOR = Hypervisor(
+    id=A, name="h1", tunnel_ip="10.0.0.1", hypervisor_key=5, revision_number=1, gateway=False,
+    bridge_mappings=(BridgeMapping("lab", "br-ex"),),
+)  # fmt: skip
+WIRE = Network(
+    id=B, vni=8, revision_number=1, external=True, physical_network="lab", segmentation_id=7, dns_domain="x.org"
+)
+ROUTER = Router(
+    id=A, router_key=9, revision_number=1, routes=(StaticRoute("10.9.0.0/16", "10.0.0.7"),), enable_snat=False,
+    policy_routes=(PolicyRoute(priority=3, source="10.0.0.0/24", nexthops=("10.0.0.7", "10.0.0.6")),),
+    gateway_hypervisors=(RouterGateway(B, 20),),
+)  # fmt: skip
+INTERFACE = Port(
+    id=C, network_id=B, router_id=A, revision_number=1, mac_address="02:00:00:00:00:02", port_key=10,
+    fixed_ips=(FixedIp(B, "10.0.0.1"),), device_owner="network:router_interface", device_id=A,
+)  # fmt: skip
+FLOATING = FloatingIp(
+    id=A, floating_network_id=B, subnet_id=B, floating_ip_address="192.0.2.9", mac_address="02:00:00:00:00:03", port_id=C,
+    fixed_ip_address="10.0.0.9", revision_number=1,
+)  # fmt: skip
+FORWARDING = PortForwarding(
+    id=A, floating_ip_id=B, protocol="udp", external_port=53, internal_port_id=C, internal_ip_address="10.0.0.9",
+    internal_port=5353, revision_number=1,
+)  # fmt: skip
+NEIGHBOUR = Neighbour(
+    id=A, network_id=B, ip_address="192.0.2.1", mac_address="02:00:00:00:00:04", learned=True, revision_number=1
+)
 MESH = TunnelMesh(id=B, tunnel_type="vxlan", external_vteps=("10.1.1.1", "10.2.2.2"), revision_number=2)
 
 
@@ -52,7 +95,9 @@ def test_every_kind_has_a_table_and_every_field_a_column() -> None:
     assert set(tables) == {table(kind) for kind in KINDS} | {ADDRESS}
     for kind, cls in KINDS.items():
         assert KIND_OF[table(kind)] == kind
-        assert set(tables[table(kind)]["columns"]) == set(cls.__struct_fields__) - {"id"} | {"name_key"}
+        hidden = set(tables[table(kind)]["columns"]) - set(cls.__struct_fields__)
+        assert hidden == ({"name_key", "address"} if kind == "floating-ip" else {"name_key"}) and hidden <= NOT_READ
+        assert set(tables[table(kind)]["columns"]) - hidden == set(cls.__struct_fields__) - {"id"}
         assert tables[table(kind)]["isRoot"] is True
 
 
@@ -77,6 +122,19 @@ def test_what_must_be_unique_is_indexed() -> None:
     assert tables["Hypervisor"]["indexes"] == [["name_key"], ["hypervisor_key"]]
     assert tables[ADDRESS]["indexes"] == [["subnet", "ip_address"]]
     assert tables["Tunnel_Mesh"]["maxRows"] == 1
+    assert tables["Router"]["indexes"] == [["name_key"], ["router_key"]]
+    assert tables["Floating_Ip"]["indexes"][1:] == [
+        ["subnet_id", "floating_ip_address"],
+        ["floating_network_id", "mac_address"],
+    ]
+    assert tables["Port_Forwarding"]["indexes"][1:] == [["floating_ip_id", "protocol", "external_port"]]
+    assert tables["Neighbour"]["indexes"][1:] == [["network_id", "ip_address"]]
+
+
+def test_a_port_is_what_a_floating_ip_can_lose() -> None:
+    columns_ = schema()["tables"]["Floating_Ip"]["columns"]
+    assert columns_["port_id"]["type"]["key"] == {"type": "uuid", "refTable": "Port", "refType": "weak"}
+    assert columns_["floating_network_id"]["type"]["key"]["refType"] == "strong"
 
 
 def test_immutable_fields_are_so_in_the_server_too() -> None:
@@ -111,7 +169,11 @@ def cells(operations: list[dict[str, Any]], id: str) -> dict[str, Any]:
     return read
 
 
-@pytest.mark.parametrize("obj", [NETWORK, SUBNET, PORT, HYPERVISOR, MESH], ids=lambda obj: obj.KIND)
+@pytest.mark.parametrize(
+    "obj",
+    [NETWORK, WIRE, SUBNET, ROUTER, PORT, INTERFACE, FLOATING, FORWARDING, NEIGHBOUR, HYPERVISOR, MESH],
+    ids=lambda obj: obj.KIND,
+)
 def test_an_object_comes_back_from_its_row(obj: Any) -> None:
     inserted = operations([Step(Edit(obj.KIND, obj.id, obj), None)])
     assert decode(obj.KIND, obj.id, cells(inserted, obj.id)) == obj
@@ -138,8 +200,65 @@ def test_a_new_subnet_waits_for_the_others_of_its_network() -> None:
 
 
 def test_a_hypervisors_endpoint_waits_until_nobody_has_it() -> None:
-    wait, _ = operations([Step(Edit("hypervisor", A, HYPERVISOR), None)])
+    wait, _ = operations([Step(Edit("hypervisor", A, replace(HYPERVISOR, bridge_mappings=())), None)])
     assert (wait["where"], wait["rows"]) == ([["tunnel_ip", "==", "10.0.0.1"]], [])
+
+
+def test_a_floating_ip_holds_its_address_among_those_of_ports() -> None:
+    address, row = operations([Step(Edit("floating-ip", A, FLOATING), None)])
+    assert address["row"] == {"subnet": ["uuid", B], "ip_address": "192.0.2.9", "position": 0}
+    assert row["row"]["address"] == ["set", [["named-uuid", address["uuid-name"]]]]
+    detached = replace(FLOATING, port_id=None, fixed_ip_address=None, revision_number=2)
+    _, update = operations([Step(Edit("floating-ip", A, detached), FLOATING)])
+    assert update["row"] == {"port_id": ["set", []], "fixed_ip_address": ["set", []], "revision_number": 2}
+
+
+def test_a_wire_waits_until_nobody_has_it() -> None:
+    wait, _ = operations([Step(Edit("network", B, WIRE), None)])
+    assert wait["where"] == [["physical_network", "==", "lab"], ["segmentation_id", "==", ["set", [7]]]]
+    assert wait["rows"] == []
+    flat, _ = operations([Step(Edit("network", B, replace(WIRE, segmentation_id=None)), None)])
+    assert flat["where"][1] == ["segmentation_id", "==", ["set", []]]
+    assert [op["op"] for op in operations([Step(Edit("network", A, NETWORK), None)])] == ["insert"]
+
+
+def test_a_host_name_waits_until_nobody_has_it() -> None:
+    named = replace(PORT, dns_name="web", revision_number=4)
+    _, wait, _ = operations([Step(Edit("port", C, named), PORT)])
+    assert wait["where"] == [["network_id", "==", ["uuid", A]], ["dns_name", "==", "web"]] and wait["rows"] == []
+    same = replace(named, description="new", revision_number=5)
+    assert [op["op"] for op in operations([Step(Edit("port", C, same), named)])] == ["wait", "update"]
+
+
+def test_interfaces_and_routes_wait_for_the_interfaces_they_were_computed_from() -> None:
+    where = [["router_id", "==", ["uuid", A]]]
+    wait, *_ = operations([Step(Edit("port", C, INTERFACE), None, frozenset({B}))])
+    assert (wait["table"], wait["where"], wait["rows"]) == ("Port", where, [{"_uuid": ["uuid", B]}])
+    _, wait, _ = operations([Step(Edit("port", C, None), INTERFACE, frozenset({B, C}))])
+    assert wait["rows"] == [{"_uuid": ["uuid", B]}, {"_uuid": ["uuid", C]}]
+    rerouted = replace(ROUTER, routes=(), revision_number=2)
+    _, wait, _ = operations([Step(Edit("router", A, rerouted), ROUTER, frozenset({C}))])
+    assert (wait["where"], wait["rows"]) == (where, [{"_uuid": ["uuid", C]}])
+    renamed = replace(ROUTER, name="other", revision_number=2)
+    assert [op["op"] for op in operations([Step(Edit("router", A, renamed), ROUTER)])] == ["wait", "update"]
+
+
+def test_what_was_added_is_known_to_the_conversion() -> None:
+    """Fields of kinds that version 1.0.0 had, whose default is not what OVSDB fills in."""
+    tables = json.loads(OLD.read_text())["tables"]
+    needed = {
+        kind: {
+            field.name
+            for field in msgspec.structs.fields(cls)
+            if field.name not in ("id", *tables[table(kind)]["columns"])
+            and field.default not in (None, "", (), False, 0)
+        }
+        for kind, cls in KINDS.items()
+        if table(kind) in tables
+    }
+    assert {kind: {*names} for kind, names in ADDED[1, 1, 0].items()} == {k: v for k, v in needed.items() if v}
+    assert not any("mutable" in c for t in between("1.0.0")["tables"].values() for c in t["columns"].values())
+    assert list(migrate((1, 1, 0))) == []
 
 
 def test_delete_waits_and_bind_does_not() -> None:

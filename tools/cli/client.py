@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -150,7 +151,7 @@ class Client:
                 f"the one in {self._token_from} was refused" if self._token else f"there is none in {self._token_from}"
             )
             detail += f" ({found}; set NOVANET_TOKEN_FILE, or give --token-file)"
-        return CliError(code_for(status), f"{field}: {detail}" if field else detail)
+        return CliError(code_for(status), f"{field}: {detail}" if field else detail, status)
 
     # --- objects -------------------------------------------------------------------------------------------------
 
@@ -163,11 +164,13 @@ class Client:
             path = answer["next"]
 
     def named(self, kind: str, collection: str, name: str) -> dict[str, Any]:
-        """The object with this id, or this name. Raises CliError."""
+        """The object with this id, or this name; of a floating IP also with this address. Raises CliError."""
         if _is_uuid(name):
             found: dict[str, Any] = self.call("GET", f"/v1/{collection}/{quote(name)}")
             return found
-        items = self.call("GET", f"/v1/{collection}?{urlencode({'name': name, 'limit': 5})}")["items"]
+        address = _address(name) if kind == "floating-ip" else None
+        query = {"name": name} if address is None else {"floating_ip_address": address}
+        items = self.call("GET", f"/v1/{collection}?{urlencode({**query, 'limit': 5})}")["items"]
         if not items:
             raise CliError(code_for(404), f"there is no {kind} named {name!r}")
         if len(items) > 1:
@@ -179,6 +182,14 @@ class Client:
     def id_of(self, kind: str, collection: str, name: str) -> str:
         """The id of an object that is given by id or name. An id is believed."""
         return name if _is_uuid(name) else str(self.named(kind, collection, name)["id"])
+
+
+def _address(text: str) -> str | None:
+    """The canonical text of an IP address; None for other text."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
 
 
 def _is_uuid(text: str) -> bool:

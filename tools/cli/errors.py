@@ -26,9 +26,11 @@ EXIT_CODES = {
 class CliError(Exception):
     """Ends the command."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.status = status
+        """The HTTP status, when it was the controller that refused."""
 
 
 def code_for(status: int) -> int:

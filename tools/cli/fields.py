@@ -63,19 +63,25 @@ def _unwrap(type_: Any) -> tuple[Any, bool, str]:
             return type_, nullable, about
 
 
+_NUMBERS = ("segmentation_id",)
+"""What is no id of an object, in spite of its name."""
 _PLURALS = ("ips", "pairs", "pools", "vteps", "routes", "opts", "nameservers", "hypervisors", "mappings", "nexthops")
 
 
 def _option(name: str, others: Container[str] = ()) -> str:
-    """The option of a field; a reference is named without ``_id`` where no other field has that name."""
-    plain = name.removesuffix("_id")
+    """The option of a field; an id is named without ``_id`` where no other field has that name."""
+    plain = name if name in _NUMBERS else name.removesuffix("_id")
     name = (name if plain in others else plain).replace("_", "-")
     return f"--{name[:-1]}" if name.endswith(_PLURALS) else f"--{name}"
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type[Object], verb: str) -> None:
-    """Options for ``create``, ``set`` or, as filters, ``list``."""
+def add_options(
+    parser: argparse.ArgumentParser, cls: type[Object], verb: str, only: Container[str] | None = None
+) -> None:
+    """Options for ``create``, ``set`` or, as filters, ``list``; of all fields, or of some only."""
     for field in fields(cls):
+        if only is not None and field.name not in only:
+            continue
         structured = isinstance(field.type, inspect.VarTupleType)
         if (verb == "list" and structured) or (verb != "list" and not field.writable):
             continue
@@ -131,7 +137,7 @@ def _value(field: Field, given: Any, client: Client) -> Any:
 def _scalar(option: str, type_: Any, ref: str | None, text: str, client: Client) -> Any:
     if ref is not None:
         return client.id_of(ref, KINDS[ref].COLLECTION, text)
-    if isinstance(type_, inspect.IntType):
+    if _is_number(type_):
         try:
             return int(text)
         except ValueError:
@@ -139,8 +145,17 @@ def _scalar(option: str, type_: Any, ref: str | None, text: str, client: Client)
     return text
 
 
+def _is_number(type_: Any) -> bool:
+    literal = isinstance(type_, inspect.LiteralType) and all(isinstance(value, int) for value in type_.values)
+    return literal or isinstance(type_, inspect.IntType)
+
+
 def _item(field: Field, text: str, client: Client) -> Any:
-    """One of several values: as it is, or ``part=value,part=value``."""
+    """One of several values: as it is, or ``part=value,part=value``.
+
+    A part that has several values itself is repeated. A piece without a name goes on with the text before it, so that
+    text may have commas.
+    """
     (item, _, _) = _unwrap(field.type.item_type)
     if not isinstance(item, inspect.StructType):
         return text
@@ -148,14 +163,22 @@ def _item(field: Field, text: str, client: Client) -> Any:
     if "=" not in text and "ip-address" in parts:
         return {"ip_address": text}
     found: dict[str, Any] = {}
+    open_text = ""
     for piece in text.split(","):
         name, equals, value = piece.partition("=")
+        if not equals and open_text:
+            found[open_text] += f",{piece}"
+            continue
         part = parts.get(name.replace("_", "-").removesuffix("-id"))
         if not equals or part is None:
             raise CliError(USAGE, f"{field.option} must be like {_metavar(field)}, not {text!r}")
         (type_, _, _) = _unwrap(part.type)
         ref = traits(item.cls)[part.name].get("ref")
-        found[part.name] = _scalar(field.option, type_, ref, value, client)
+        if isinstance(type_, inspect.VarTupleType):
+            found.setdefault(part.name, []).append(value)
+        else:
+            found[part.name] = _scalar(field.option, type_, ref, value, client)
+        open_text = part.name if isinstance(type_, inspect.StrType) and ref is None else ""
     return found
 
 
@@ -176,7 +199,8 @@ def unset(names: list[str], cls: type[Object]) -> dict[str, None]:
     known = {field.option.lstrip("-"): field.name for field in fields(cls) if field.writable and field.changeable}
     found: dict[str, None] = {}
     for name in names:
-        plain = name.lstrip("-").replace("_", "-").removesuffix("-id")
+        plain = name.lstrip("-").replace("_", "-")
+        plain = plain if plain in known else plain.removesuffix("-id")
         if plain not in known:
             raise CliError(USAGE, f"--unset {name}: there are {', '.join(sorted(known))}")
         found[known[plain]] = None

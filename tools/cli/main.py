@@ -10,7 +10,7 @@ from typing import Any
 
 from topology.model import KINDS, Object
 
-from . import fields, objects, system
+from . import fields, objects, routers, system
 from .client import DEFAULT_ENDPOINT, Client
 from .errors import EXIT_CODES, OK, CliError
 
@@ -74,6 +74,11 @@ def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser) ->
         verb("delete", objects.delete, f"Delete {cls.COLLECTION}.").add_argument(
             "objects", metavar="NAME|ID", nargs="+"
         )
+    for each in routers.VERBS.get(cls.KIND, ()):
+        own = verb(each.name, each.run, each.help)
+        each.options(own)
+        if each.waits:
+            _add_wait(own)
 
 
 def _add_wait(verb: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ def list_(arguments: argparse.Namespace, cls: type[Object], client: Client) -> i
 
 def show(arguments: argparse.Namespace, cls: type[Object], client: Client) -> int:
     """``novanet NOUN show NAME|ID``."""
-    return _print(client.named(cls.KIND, cls.COLLECTION, arguments.object), arguments)
+    return show_one(client.named(cls.KIND, cls.COLLECTION, arguments.object), arguments)
 
 
 def create(arguments: argparse.Namespace, cls: type[Object], client: Client) -> int:
@@ -44,14 +44,14 @@ def create(arguments: argparse.Namespace, cls: type[Object], client: Client) -> 
     if arguments.id is not None:
         given["id"] = arguments.id
     if arguments.json is None:
-        return _print(_write(client, "POST", f"/v1/{cls.COLLECTION}", given, arguments), arguments)
+        return show_one(write(client, "POST", f"/v1/{cls.COLLECTION}", given, arguments), arguments)
     objects = _read(arguments.json)
     bodies = [obj | given for obj in objects]
     made: list[dict[str, Any]] = []
     for start in range(0, len(bodies), BULK):
         part = bodies[start : start + BULK]
         try:
-            made += _write(client, "POST", f"/v1/{cls.COLLECTION}", part, arguments)
+            made += write(client, "POST", f"/v1/{cls.COLLECTION}", part, arguments)
         except CliError as problem:
             if start:
                 problem.args = (f"{problem} (the first {start} of {len(bodies)} were created)",)
@@ -71,7 +71,7 @@ def set_(arguments: argparse.Namespace, cls: type[Object], client: Client) -> in
     if not given:
         raise CliError(USAGE, f"nothing to change: give a field, see novanet {cls.KIND} set --help")
     id = client.id_of(cls.KIND, cls.COLLECTION, arguments.object)
-    return _print(_write(client, "PATCH", f"/v1/{cls.COLLECTION}/{quote(id)}", given, arguments), arguments)
+    return show_one(write(client, "PATCH", f"/v1/{cls.COLLECTION}/{quote(id)}", given, arguments), arguments)
 
 
 def delete(arguments: argparse.Namespace, cls: type[Object], client: Client) -> int:
@@ -84,13 +84,22 @@ def delete(arguments: argparse.Namespace, cls: type[Object], client: Client) -> 
     return OK
 
 
-def _write(client: Client, method: str, path: str, body: Any, arguments: argparse.Namespace) -> Any:
+def write(
+    client: Client,
+    method: str,
+    path: str,
+    body: Any,
+    arguments: argparse.Namespace,
+    headers: dict[str, str] | None = None,
+) -> Any:
+    """What the controller answers to a write, which waits as ``--wait`` says. Raises CliError."""
     wait = arguments.wait
     query = f"?{urlencode({'wait': wait})}" if wait else ""
-    return client.call(method, path + query, body, TIMEOUT + (wait or 0))
+    return client.call(method, path + query, body, TIMEOUT + (wait or 0), headers)
 
 
-def _print(obj: dict[str, Any], arguments: argparse.Namespace) -> int:
+def show_one(obj: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Print an object; the exit code tells whether the switches have it, where ``--wait`` asks for that."""
     if arguments.output == "json":
         print_json(obj)
     else:

@@ -9,24 +9,18 @@ from typing import Any
 import msgspec
 
 _COLUMNS = {
-    "network": ("name", "id", "status", "vni", "mtu", "project_id"),
+    "network": ("name", "id", "status", "vni", "mtu", "external", "physical_network", "segmentation_id", "project_id"),
     "subnet": ("name", "id", "status", "cidr", "gateway_ip", "network_id"),
     "router": ("name", "id", "status", "external_addresses", "active_gateway"),
-    "port": ("name", "id", "status", "fixed_ips", "mac_address", "host_id"),
+    "port": ("name", "id", "status", "fixed_ips", "mac_address", "device_owner", "host_id"),
     "floating-ip": ("name", "id", "status", "floating_ip_address", "fixed_ip_address", "port_id", "hypervisor"),
     "port-forwarding": (
-        "id",
-        "status",
-        "floating_ip_id",
-        "protocol",
-        "external_port",
-        "internal_ip_address",
-        "internal_port",
+        "id", "status", "floating_ip_id", "protocol", "external_port", "internal_ip_address", "internal_port",
     ),
     "neighbour": ("id", "status", "network_id", "ip_address", "mac_address", "learned"),
-    "hypervisor": ("name", "id", "status", "tunnel_ip", "ovsdb"),
+    "hypervisor": ("name", "id", "status", "tunnel_ip", "ovsdb", "bridge_mappings", "gateway"),
     "tunnel-mesh": ("name", "id", "status", "tunnel_type", "udp_port", "underlay_mtu"),
-}
+}  # fmt: skip
 
 
 def columns(kind: str) -> tuple[str, ...]:
@@ -71,13 +65,16 @@ def record(obj: dict[str, Any]) -> str:
 
 
 def tree(graph: dict[str, Any]) -> str:
-    """The topology: networks with their subnets and ports, and where the ports are."""
+    """The topology: networks with what they hold, routers with their interfaces, and where ports are."""
     nodes = {node["key"]: node for node in graph["nodes"]}
     inner: dict[str, list[str]] = {}
     located: dict[str, str] = {}
+    networks: dict[str, str] = {}
     for link in graph["links"]:
-        if link["relation"] == "network_id":
+        if link["relation"] in ("network_id", "floating_network_id", "router_id"):
             inner.setdefault(link["target"], []).append(link["source"])
+        if link["relation"] == "network_id":
+            networks[link["source"]] = link["target"]
         elif link["relation"] == "located_on":
             located[link["source"]] = link["target"]
 
@@ -89,12 +86,16 @@ def tree(graph: dict[str, Any]) -> str:
     def order(key: str) -> tuple[str, str]:
         return (nodes[key]["kind"] != "subnet" and "port") or "", _label(nodes[key])
 
+    def member(of: str, key: str) -> str:
+        joined = nodes[of]["kind"] == "router" and key in networks
+        return described(key) + (f" in network {_label(nodes[networks[key]])}" if joined else "")
+
     lines = []
-    networks = [key for key, node in nodes.items() if node["kind"] == "network"]
-    for network in sorted(networks, key=order):
-        lines.append(described(network))
-        members = sorted(inner.get(network, ()), key=order)
-        lines += [("└── " if key is members[-1] else "├── ") + described(key) for key in members]
+    for kind in ("network", "router"):
+        for outer in sorted((key for key, node in nodes.items() if node["kind"] == kind), key=order):
+            lines.append(described(outer))
+            members = sorted(inner.get(outer, ()), key=order)
+            lines += [("└── " if key is members[-1] else "├── ") + member(outer, key) for key in members]
     lines += [described(key) for key, node in nodes.items() if node["kind"] in ("hypervisor", "tunnel-mesh")]
     return "\n".join(lines) or "nothing yet; begin with: novanet network create --name blue"
 

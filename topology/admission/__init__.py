@@ -4,12 +4,15 @@
 model and brought to one form, defaults filled in, numbers and addresses allocated, references and uniqueness
 proved against ``view``. What cannot be is ``Refused`` with an HTTP status, the field and what to do.
 
+``consequences(view, edit)`` are the edits that go with an admitted one.
+
 ``view`` is a ``Topology``, or a ``Draft`` laid over one: writes admitted earlier in the same batch, not yet stored.
 """
 
 from .admit import admit, conflict
 from .allocation import Allocator
+from .consequences import consequences
 from .draft import Draft, View
 from .write import Refused, Write
 
-__all__ = ["Allocator", "Draft", "Refused", "View", "Write", "admit", "conflict"]
+__all__ = ["Allocator", "Draft", "Refused", "View", "Write", "admit", "conflict", "consequences"]

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from ..changes import Edit
 from ..model import KINDS, UUID_PATTERN, Object, Port, encode, traits
 from .allocation import Allocator
+from .consequences import is_learned
 from .context import Context
 from .draft import View, describe
-from .routing import release_interface
+from .routing import release
 from .rules import RULES
 from .write import Refused, Write, merge_patch, typed
 
@@ -89,8 +90,8 @@ def _delete(view: View, write: Write, cls: type[Object], old: Object) -> Edit:
     if cls.SINGLE:
         raise Refused(409, "", f"there is exactly one {cls.KIND}; it can be changed, not deleted")
     if isinstance(old, Port):
-        release_interface(view, old)
-    users = view.referrers(cls.KIND, old.id)
+        release(view, old)
+    users = [node for node in view.referrers(cls.KIND, old.id) if not is_learned(view, *node)]
     if users:
         named = sorted(describe(view, kind, id, write.project) for kind, id in users[:_NAMED_IN_REFUSALS])
         more = f" and {len(users) - len(named)} more" if len(users) > len(named) else ""
@@ -105,7 +106,7 @@ def _build(write: Write, cls: type[Object], id: str, old: Any) -> Any:
     elif write.op == "patch":
         kept = encode(old)
     else:
-        kept = {name: value for name, value in encode(old).items() if _is_kept(traits(cls)[name], name)}
+        kept = {name: value for name, value in encode(old).items() if _is_kept(traits(cls)[name], name, write)}
     fields = merge_patch(kept, write.fields) if write.op == "patch" else {**kept, **write.fields}
     for name, value in write.fields.items():
         if value is None and name in kept and "allocated" in traits(cls).get(name, ()):
@@ -115,9 +116,10 @@ def _build(write: Write, cls: type[Object], id: str, old: Any) -> Any:
     return typed(cls, fields)
 
 
-def _is_kept(trait: Mapping[str, Any], name: str) -> bool:
+def _is_kept(trait: Mapping[str, Any], name: str, write: Write) -> bool:
     """Whether a field keeps its value when the object is replaced by one that leaves it out."""
-    return name in ("id", "project_id") or "read_only" in trait or "allocated" in trait
+    theirs = "admin" in trait and write.project is not None
+    return name in ("id", "project_id") or "read_only" in trait or "allocated" in trait or theirs
 
 
 def _check_unknown_to_writer(context: Context) -> None:
@@ -134,7 +136,7 @@ def _check_unknown_to_writer(context: Context) -> None:
         if "read_only" not in trait and not ("admin" in trait and write.project is not None):
             continue
         value, before = getattr(new, name), getattr(old, name) if old is not None else None
-        if old is None and (value is None or value == 0):
+        if old is None and value in (None, 0, ()):
             continue
         if value != before:
             if "read_only" in trait:

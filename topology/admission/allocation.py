@@ -29,6 +29,9 @@ ROUTER_KEY = (1, 2**14 - 1)
 MAC_PREFIX = "02:4e:56"
 """Of every MAC address that NovaNet makes: unicast, locally administered (IEEE 802, section 8.4), then "NV"."""
 
+SERVICE_MAC = "02:4e:56:ff:ff:fe"
+"""Under which NovaNet itself answers in every network."""
+
 _GUESSES = 32
 
 
@@ -40,6 +43,11 @@ class Ranges:
         ends = list(accumulate(end - start + 1 for start, end in pieces))
         self._offsets = [0, *ends[:-1]]
         self.size = ends[-1] if ends else 0
+        self._last = [end for _, end in pieces]
+
+    def __contains__(self, number: int) -> bool:
+        piece = bisect_right(self._starts, number) - 1
+        return piece >= 0 and number <= self._last[piece]
 
     def __getitem__(self, offset: int) -> int:
         piece = bisect_right(self._offsets, offset) - 1
@@ -99,7 +107,7 @@ class Allocator:
         for _ in range(1 << 20):
             low = self._random.randrange(1 << 24)
             mac = f"{MAC_PREFIX}:{low >> 16:02x}:{low >> 8 & 255:02x}:{low & 255:02x}"
-            if (network_id, mac) not in view.macs:
+            if (network_id, mac) not in view.macs and mac != SERVICE_MAC:
                 return mac
         raise Refused(409, "mac_address", f"network {network_id} has no free address of the form {MAC_PREFIX}:*")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..model import Object
+from ..gateways import is_outside
+from ..model import Network, Object
 from .allocation import Allocator
 from .draft import View, describe
 from .write import Refused, Write
@@ -24,13 +25,20 @@ class Context(NamedTuple):
     allocator: Allocator
 
     def visible(self, kind: str, id: str, field: str) -> Any:
-        """The object that a field refers to; networks outside are everyone's. Raises Refused(404) when the writer has none such."""
+        """The object that a field refers to. Raises Refused(404) when the writer sees none such.
+
+        Networks outside and their subnets are there for everyone.
+        """
         found = self.view.get(kind, id)
         project = self.write.project
         foreign = project is not None and found is not None and type(found).TENANT and found.project_id != project
-        if found is None or (foreign and not getattr(found, "external", False)):
+        if found is None or (foreign and not is_outside(self.view, found)):
             raise Refused(404, field, f"there is no {kind} {id}")
         return found
+
+    def guest(self, network: Network) -> bool:
+        """Whether the writer is a tenant, and the network somebody else's."""
+        return self.write.project not in (None, network.project_id)
 
     def held(self, kind: str, id: str) -> str:
         """Who has something, in words for the writer."""

@@ -42,18 +42,21 @@ class View(Protocol):
     @property
     def names(self) -> Mapping[tuple[str, str, str], str]: ...
     @property
-    def mesh(self) -> TunnelMesh | None: ...
-    def get(self, kind: str, id: str) -> Any: ...
-    def all(self, kind: str) -> Mapping[str, Any]: ...
+    def host_names(self) -> Mapping[tuple[str, str], str]: ...
     @property
     def router_keys(self) -> Mapping[int, str]: ...
     @property
     def neighbours(self) -> Mapping[tuple[str, str], str]: ...
+    @property
+    def mesh(self) -> TunnelMesh | None: ...
+    def get(self, kind: str, id: str) -> Any: ...
+    def all(self, kind: str) -> Mapping[str, Any]: ...
     def subnets_of(self, network_id: str) -> AbstractSet[str]: ...
     def interfaces_of(self, router_id: str) -> list[Port]: ...
     def routed_by(self, network_id: str) -> list[Port]: ...
     def floating_of(self, port_id: str) -> AbstractSet[str]: ...
     def forwardings_of(self, floating_ip_id: str) -> AbstractSet[str]: ...
+    def neighbours_in(self, network_id: str) -> AbstractSet[str]: ...
     def referrers(self, kind: str, id: str) -> list[Node]: ...
 
 
@@ -107,6 +110,7 @@ class Draft:
         self.macs: Overlay[tuple[str, str], str] = Overlay(base.macs)
         self.addresses: Overlay[tuple[str, str], str] = Overlay(base.addresses)
         self.names: Overlay[tuple[str, str, str], str] = Overlay(base.names)
+        self.host_names: Overlay[tuple[str, str], str] = Overlay(base.host_names)
         self._objects: dict[str, Overlay[str, Any]] = {}
         self.router_keys: Overlay[int, str] = Overlay(base.router_keys)
         self.neighbours: Overlay[tuple[str, str], str] = Overlay(base.neighbours)
@@ -133,12 +137,12 @@ class Draft:
         return self._ids("subnets_of", network_id)
 
     def interfaces_of(self, router_id: str) -> list[Port]:
-        """The ports that are a router's."""
-        return [self.get("port", id) for id in sorted(self._ids("interfaces_of", router_id))]
+        """The ports that are a router's, ordered by key."""
+        return self._ports("interfaces_of", router_id)
 
     def routed_by(self, network_id: str) -> list[Port]:
-        """The ports of a network that are routers'."""
-        return [self.get("port", id) for id in sorted(self._ids("routed_by", network_id))]
+        """The ports of a network that are routers', ordered by key."""
+        return self._ports("routed_by", network_id)
 
     def floating_of(self, port_id: str) -> AbstractSet[str]:
         """Ids of the floating IPs that stand for a port."""
@@ -147,6 +151,14 @@ class Draft:
     def forwardings_of(self, floating_ip_id: str) -> AbstractSet[str]:
         """Ids of the port forwardings of a floating IP."""
         return self._ids("forwardings_of", floating_ip_id)
+
+    def neighbours_in(self, network_id: str) -> AbstractSet[str]:
+        """Ids of the hosts outside that are known in a provider network."""
+        return self._ids("neighbours_in", network_id)
+
+    def _ports(self, index: str, key: str) -> list[Port]:
+        found: list[Port] = [self.get("port", id) for id in self._ids(index, key)]
+        return sorted(found, key=lambda port: port.port_key or 0)
 
     def _ids(self, index: str, key: str) -> AbstractSet[str]:
         """The members of an index, which is named as the method of the view that reads it."""
@@ -209,6 +221,8 @@ class Draft:
             case Port():
                 yield self.port_keys, obj.port_key
                 yield self.macs, (obj.network_id, obj.mac_address)
+                if obj.dns_name:
+                    yield self.host_names, (obj.network_id, obj.dns_name)
                 for fixed in obj.fixed_ips or ():
                     yield self.addresses, (fixed.subnet_id, fixed.ip_address)
 
@@ -225,6 +239,8 @@ def _memberships(obj: Any) -> Iterator[tuple[str, str]]:
             yield "floating_of", obj.port_id or ""
         case PortForwarding():
             yield "forwardings_of", obj.floating_ip_id
+        case Neighbour():
+            yield "neighbours_in", obj.network_id
 
 
 def describe(view: View, kind: str, id: str, project: str | None) -> str:

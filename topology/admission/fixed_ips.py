@@ -7,6 +7,7 @@ from ipaddress import IPv6Address, ip_address
 from ..model import FixedIp, Port, Subnet
 from .addresses import parse_address, reserved_in, stored_prefix
 from .context import Context
+from .outside import check_free, check_pools
 from .routing import gateway_addresses
 from .write import Refused
 
@@ -60,14 +61,11 @@ def _exact(context: Context, wish: FixedIp, path: str) -> FixedIp:
             f"in subnet {subnet.id} VMs make their own address ({subnet.ipv6_address_mode}): {_made(context, subnet)}"
         )
         raise Refused(400, f"{path}.ip_address", what)
-    _check_free(context, subnet, str(address), f"{path}.ip_address")
+    check_free(context, subnet, str(address), f"{path}.ip_address")
+    if context.old is None or FixedIp(subnet.id, str(address)) not in (context.old.fixed_ips or ()):
+        network = context.view.get("network", context.new.network_id)
+        check_pools(context, network, subnet, str(address), f"{path}.ip_address")
     return FixedIp(subnet.id, str(address))
-
-
-def _check_free(context: Context, subnet: Subnet, address: str, path: str) -> None:
-    holder = context.view.addresses.get((subnet.id, address))
-    kind = "port" if holder is None or context.view.get("port", holder) is not None else "floating-ip"
-    context.holds(kind, holder, f"{address} of subnet {subnet.id}", path)
 
 
 def _made_by_vms(context: Context, subnet: Subnet) -> bool:
@@ -99,7 +97,9 @@ def _any(context: Context, wish: FixedIp, path: str, taken: Taken) -> FixedIp:
     subnet = _subnet(context, wish.subnet_id, path)
     if _made_by_vms(context, subnet):
         made = _made(context, subnet)
-        _check_free(context, subnet, made, path)
+        if (subnet.id, made) in taken:
+            raise Refused(400, path, f"a port has one address in subnet {subnet.id} ({subnet.ipv6_address_mode})")
+        check_free(context, subnet, made, path)
         return FixedIp(subnet.id, made)
     for fixed in (context.old.fixed_ips or ()) if context.old is not None else ():
         if fixed.subnet_id == subnet.id and _pair(fixed) not in taken:
@@ -123,7 +123,7 @@ def _automatic(context: Context) -> tuple[FixedIp, ...]:
             continue
         address = _made(context, subnet) if _made_by_vms(context, subnet) else None
         if address is not None:
-            _check_free(context, subnet, address, "fixed_ips")
+            check_free(context, subnet, address, "fixed_ips")
         else:
             address = context.allocator.address(context.view, subnet)
         if address is None:

@@ -1,25 +1,16 @@
-"""What routers, their interfaces, and the ways to the outside demand beyond their types."""
+"""What routers and their interfaces demand beyond their types."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address
+from typing import Any
 
 from msgspec.structs import replace
 
-from ..model import (
-    FixedIp,
-    FloatingIp,
-    Neighbour,
-    Network,
-    PolicyRoute,
-    Port,
-    PortForwarding,
-    Router,
-    StaticRoute,
-    Subnet,
-)
-from .addresses import mac_address, parse_prefix, reserved_in, stored_prefix, unicast
+from ..gateways import router_between
+from ..model import FixedIp, FloatingIp, Network, PolicyRoute, Port, PortForwarding, Router, StaticRoute, Subnet
+from .addresses import parse_prefix, reserved_in, stored_prefix, unicast
 from .allocation import ROUTER_KEY
 from .context import Context
 from .draft import View
@@ -38,49 +29,67 @@ def router(context: Context) -> Router:
     key = new.router_key
     if key is None:
         key = context.allocator.number(context.view.router_keys, ROUTER_KEY, "router_key")
-    subnets = _subnets_of(context.view, new.id)
-    seen = set()
-    for position, gateway in enumerate(new.gateway_hypervisors):
+    _check_gateways(context)
+    links = _Links(context.view, new.id)
+    routes = tuple(_route(route, f"routes[{position}]", links) for position, route in enumerate(new.routes))
+    _check_once("routes", routes)
+    policies = tuple(
+        _policy(policy, f"policy_routes[{position}]", links) for position, policy in enumerate(new.policy_routes)
+    )
+    _check_once("policy_routes", policies)
+    return replace(new, router_key=key, routes=routes, policy_routes=policies)
+
+
+def _check_gateways(context: Context) -> None:
+    seen: set[str] = set()
+    for position, gateway in enumerate(context.new.gateway_hypervisors):
         path = f"gateway_hypervisors[{position}].hypervisor_id"
         context.visible("hypervisor", gateway.hypervisor_id, path)
         if gateway.hypervisor_id in seen:
             raise Refused(400, path, f"{gateway.hypervisor_id} is listed twice")
         seen.add(gateway.hypervisor_id)
-    routes = tuple(_route(route, f"routes[{position}]", subnets) for position, route in enumerate(new.routes))
-    if len(set(routes)) < len(routes):
-        raise Refused(400, "routes", "one of the routes is listed twice")
-    policies = tuple(
-        _policy(policy, f"policy_routes[{position}]", subnets) for position, policy in enumerate(new.policy_routes)
-    )
-    if len(set(policies)) < len(policies):
-        raise Refused(400, "policy_routes", "one of the policy routes is listed twice")
-    return replace(new, router_key=key, routes=routes, policy_routes=policies)
 
 
-def _subnets_of(view: View, router_id: str) -> list[Subnet]:
-    """The subnets in which a router has addresses."""
-    ids = {fixed.subnet_id for port in view.interfaces_of(router_id) for fixed in port.fixed_ips or ()}
-    return [view.get("subnet", id) for id in sorted(id for id in ids if id)]
+def _check_once(field: str, values: Iterable[StaticRoute | PolicyRoute]) -> None:
+    seen: set[Any] = set()
+    for position, value in enumerate(values):
+        if value in seen:
+            raise Refused(400, f"{field}[{position}]", "is listed twice")
+        seen.add(value)
 
 
-def _route(route: StaticRoute, path: str, subnets: Iterable[Subnet]) -> StaticRoute:
+class _Links:
+    """What a router is connected to: its own addresses, and the subnets that they are in."""
+
+    def __init__(self, view: View, router_id: str) -> None:
+        fixed = [fixed for port in view.interfaces_of(router_id) for fixed in port.fixed_ips or ()]
+        self.own = {each.ip_address for each in fixed}
+        subnets: list[Subnet] = [view.get("subnet", id) for id in {each.subnet_id or "" for each in fixed}]
+        self.prefixes = [stored_prefix(subnet.cidr) for subnet in subnets]
+
+    def next_hop(self, text: str, path: str, version: int | None) -> str:
+        """Another host's address in a subnet that the router has an interface in. Raises Refused."""
+        address = unicast(text, path)
+        parsed = ip_address(address)
+        if version is not None and parsed.version != version:
+            raise Refused(400, path, f"{address} is not IPv{version}")
+        if address in self.own:
+            raise Refused(400, path, f"{address} is the router's own address")
+        link = next((prefix for prefix in self.prefixes if parsed in prefix), None)
+        if link is None:
+            what = f"no interface of the router is in a subnet with {address}: add the interface first"
+            raise Refused(409, path, what)
+        if int(parsed) in reserved_in(link):
+            raise Refused(400, path, f"{address} is no host address of {link}")
+        return address
+
+
+def _route(route: StaticRoute, path: str, links: _Links) -> StaticRoute:
     destination = parse_prefix(route.destination, f"{path}.destination")
-    nexthop = _nexthop(route.nexthop, f"{path}.nexthop", destination.version, subnets)
-    return StaticRoute(str(destination), nexthop)
+    return StaticRoute(str(destination), links.next_hop(route.nexthop, f"{path}.nexthop", destination.version))
 
 
-def _nexthop(text: str, path: str, version: int | None, subnets: Iterable[Subnet]) -> str:
-    """A host's address in a subnet that the router has an interface in."""
-    address = unicast(text, path)
-    parsed = ip_address(address)
-    if version is not None and parsed.version != version:
-        raise Refused(400, path, f"{address} is not IPv{version}")
-    if not any(parsed in stored_prefix(subnet.cidr) for subnet in subnets):
-        raise Refused(409, path, f"no interface of the router is in a subnet with {address}: add the interface first")
-    return address
-
-
-def _policy(policy: PolicyRoute, path: str, subnets: list[Subnet]) -> PolicyRoute:
+def _policy(policy: PolicyRoute, path: str, links: _Links) -> PolicyRoute:
     source = None if policy.source is None else parse_prefix(policy.source, f"{path}.source")
     destination = None if policy.destination is None else parse_prefix(policy.destination, f"{path}.destination")
     versions = {prefix.version for prefix in (source, destination) if prefix is not None}
@@ -93,14 +102,17 @@ def _policy(policy: PolicyRoute, path: str, subnets: list[Subnet]) -> PolicyRout
     if policy.action != "reroute" and policy.nexthops:
         raise Refused(400, f"{path}.nexthops", f"goes with action reroute only, not with {policy.action}")
     version = next(iter(versions), None)
-    hops = tuple(
-        _nexthop(text, f"{path}.nexthops[{number}]", version, subnets) for number, text in enumerate(policy.nexthops)
-    )
+    hops = []
+    for number, text in enumerate(policy.nexthops):
+        hop = links.next_hop(text, f"{path}.nexthops[{number}]", version)
+        if hop in hops:
+            raise Refused(400, f"{path}.nexthops[{number}]", f"{hop} is listed twice")
+        hops.append(hop)
     return replace(
         policy,
         source=None if source is None else str(source),
         destination=None if destination is None else str(destination),
-        nexthops=hops,
+        nexthops=tuple(hops),
     )
 
 
@@ -108,204 +120,111 @@ def _policy(policy: PolicyRoute, path: str, subnets: list[Subnet]) -> PolicyRout
 
 
 def interface(context: Context) -> Port:
-    """A port that is a router's: no VM's settings, one way outside, and subnets that overlap no other interface's."""
+    """A port that is a router's: nothing that is for VMs, and one way outside."""
     new: Port = context.new
     owner: Network = context.view.get("network", new.network_id)
     router: Router = context.visible("router", new.router_id or "", "router_id")
     for name in ("allowed_address_pairs", "extra_dhcp_opts", "dns_name"):
         if getattr(new, name):
             raise Refused(400, name, "is for VMs; this port is a router's")
-    if new.project_id != router.project_id and context.old is None:
-        if "project_id" in context.write.fields:
-            raise Refused(400, "project_id", f"an interface belongs to its router's project, {router.project_id!r}")
-        new = replace(new, project_id=router.project_id)
-    others = [port for port in context.view.interfaces_of(router.id) if port.id != new.id]
-    if owner.external:
-        for port in others:
+    if context.old is None:
+        new = _of_project(context, router, owner)
+        for port in context.view.interfaces_of(router.id) if owner.external else ():
             if context.view.get("network", port.network_id).external:
                 raise Refused(409, "router_id", f"router {router.id} has its gateway already: port {port.id}")
     return replace(new, device_owner=GATEWAY if owner.external else INTERFACE, device_id=router.id)
 
 
-def interface_addresses(context: Context, fixed_ips: tuple[FixedIp, ...]) -> None:
-    """An interface has addresses, in subnets that overlap none of the router's others."""
+def _of_project(context: Context, router: Router, owner: Network) -> Port:
+    """The new port in its router's project, where the network is as well, unless that is outside."""
     new: Port = context.new
+    if not owner.external and owner.project_id != router.project_id:
+        what = f"router {router.id} is of project {router.project_id!r}, network {owner.id} of {owner.project_id!r}"
+        raise Refused(409, "router_id", f"{what}; only networks outside are for routers of other projects")
+    if new.project_id != router.project_id and "project_id" in context.write.fields:
+        raise Refused(400, "project_id", f"an interface belongs to its router's project, {router.project_id!r}")
+    return replace(new, project_id=router.project_id)
+
+
+def interface_addresses(context: Context, fixed_ips: tuple[FixedIp, ...]) -> None:
+    """An interface has addresses, in subnets that overlap none of the router's others, and keeps those in use."""
+    new: Port = context.new
+    view = context.view
     if not fixed_ips:
-        raise Refused(
-            400, "fixed_ips", "a router's interface needs an address: the network has no subnet with a free one"
-        )
-    mine = {
-        fixed.subnet_id: stored_prefix(context.view.get("subnet", fixed.subnet_id or "").cidr) for fixed in fixed_ips
-    }
-    for port in context.view.interfaces_of(new.router_id or ""):
-        if port.id == new.id:
-            continue
-        for fixed in port.fixed_ips or ():
-            theirs = stored_prefix(context.view.get("subnet", fixed.subnet_id or "").cidr)
-            for subnet_id, prefix in mine.items():
-                if prefix.version == theirs.version and prefix.overlaps(theirs):
-                    what = f"{prefix} of subnet {subnet_id} overlaps {theirs}, where the router has port {port.id}"
+        what = "a router's interface needs an address: the network has no subnet with a free one"
+        raise Refused(400, "fixed_ips", what)
+    mine = {fixed.subnet_id: stored_prefix(view.get("subnet", fixed.subnet_id or "").cidr) for fixed in fixed_ips}
+    for port in view.interfaces_of(new.router_id or ""):
+        theirs = () if port.id == new.id else port.fixed_ips or ()
+        for prefix in {stored_prefix(view.get("subnet", fixed.subnet_id or "").cidr) for fixed in theirs}:
+            for subnet_id, own in mine.items():
+                if own.version == prefix.version and own.overlaps(prefix):
+                    what = f"{own} of subnet {subnet_id} overlaps {prefix}, where the router has port {port.id}"
                     raise Refused(409, "fixed_ips", what)
+    router: Router = view.get("router", new.router_id or "")
+    for hop in _next_hops(router):
+        if any(fixed.ip_address == hop for fixed in fixed_ips):
+            raise Refused(409, "fixed_ips", f"a route of router {router.id} goes by {hop}: remove that first")
+    if context.old is not None:
+        release(view, context.old, keep={fixed.subnet_id for fixed in fixed_ips}, field="fixed_ips")
 
 
 def gateway_addresses(context: Context) -> tuple[FixedIp, ...] | None:
-    """The subnets' gateway addresses that are free: what an interface gets unless told otherwise; None where it allocates."""
+    """What an interface gets unless told otherwise: the subnets' gateway addresses, or others where those are taken.
+
+    None in a network outside, where each IP version gets one that is allocated, as VMs do.
+    """
     new: Port = context.new
     if context.view.get("network", new.network_id).external:
         return None
     found = []
     for id in sorted(context.view.subnets_of(new.network_id)):
         subnet: Subnet = context.view.get("subnet", id)
-        gateway = subnet.gateway_ip
-        if gateway is None or ip_address(gateway).is_link_local or (id, gateway) in context.view.addresses:
+        address = subnet.gateway_ip
+        inside = address is not None and ip_address(address) in stored_prefix(subnet.cidr)
+        if not inside or (id, address) in context.view.addresses:
             address = context.allocator.address(context.view, subnet)
-            if address is None:
-                raise Refused(409, "fixed_ips", f"subnet {id} ({subnet.cidr}) has no free address")
-            found.append(FixedIp(id, address))
-        else:
-            found.append(FixedIp(id, gateway))
+        if address is None:
+            raise Refused(409, "fixed_ips", f"subnet {id} ({subnet.cidr}) has no free address")
+        found.append(FixedIp(id, address))
     return tuple(found)
 
 
-def release_interface(view: View, port: Port) -> None:
-    """Raises Refused(409) when routes or floating IPs need a router's interface that is to go."""
+def release(view: View, port: Port, keep: Collection[str | None] = (), field: str = "") -> None:
+    """Let a router's interface go, or its addresses outside the subnets ``keep``.
+
+    Raises Refused(409) when the router's routes or floating IPs need it.
+    """
     if port.router_id is None:
         return
     router: Router = view.get("router", port.router_id)
-    gone = [stored_prefix(view.get("subnet", fixed.subnet_id or "").cidr) for fixed in port.fixed_ips or ()]
-    hops = [route.nexthop for route in router.routes] + [hop for each in router.policy_routes for hop in each.nexthops]
-    for hop in hops:
-        if any(ip_address(hop) in prefix for prefix in gone):
-            raise Refused(409, "", f"a route of router {router.id} goes by {hop}: remove that first")
+    gone = {fixed.subnet_id or "" for fixed in port.fixed_ips or ()} - {*keep}
+    prefixes = [stored_prefix(view.get("subnet", id).cidr) for id in gone]
+    for hop in _next_hops(router):
+        if any(ip_address(hop) in prefix for prefix in prefixes):
+            raise Refused(409, field, f"a route of router {router.id} goes by {hop}: remove that first")
     for floating in view.all("floating-ip").values():
-        for port_id in _served(view, floating):
-            if router_between(view, view.get("port", port_id), floating.floating_network_id) == router.id:
-                raise Refused(409, "", f"floating-ip {floating.id} needs router {router.id}: detach or delete it first")
+        outside = floating.floating_network_id
+        for served, address in _served(view, floating):
+            inside = any(fixed.ip_address == address and fixed.subnet_id in gone for fixed in served.fixed_ips or ())
+            if not inside and (keep or port.network_id != outside):
+                continue
+            if router_between(view, served, address, outside) == router.id:
+                what = f"floating-ip {floating.id} needs router {router.id}"
+                raise Refused(409, field, f"{what}: detach it, or delete it and its port forwardings, first")
 
 
-def _served(view: View, floating: FloatingIp) -> list[str]:
-    """The ports that a floating IP leads to."""
-    if floating.port_id is not None:
-        return [floating.port_id]
-    return [view.get("port-forwarding", id).internal_port_id for id in view.forwardings_of(floating.id)]
+def _next_hops(router: Router) -> Iterator[str]:
+    yield from (route.nexthop for route in router.routes)
+    for policy in router.policy_routes:
+        yield from policy.nexthops
 
 
-# --- the outside -------------------------------------------------------------------------------------------------
-
-
-def router_between(view: View, port: Port | None, outside: str) -> str | None:
-    """The router with an interface in a port's network and its gateway in the network outside."""
-    for interface in view.routed_by(port.network_id) if port is not None else ():
-        ports = view.interfaces_of(interface.router_id or "")
-        if any(other.network_id == outside for other in ports):
-            return interface.router_id
-    return None
-
-
-def floating_ip(context: Context) -> FloatingIp:
-    """An address and a MAC address of its own in a network outside, from which a router leads to the port."""
-    new: FloatingIp = context.new
-    view = context.view
-    outside: Network = context.visible("network", new.floating_network_id, "floating_network_id")
-    if not outside.external:
-        raise Refused(400, "floating_network_id", f"network {outside.id} is not external")
-    if new.floating_ip_address is None or context.old is None:
-        subnet_id, address = _outside_address(context)
-        new = replace(new, subnet_id=subnet_id, floating_ip_address=address)
-    if new.mac_address is None:
-        new = replace(new, mac_address=context.allocator.mac(view, outside.id))
-    if new.port_id is None:
-        return replace(new, fixed_ip_address=None)
-    if view.forwardings_of(new.id):
-        raise Refused(409, "port_id", "the floating IP has port forwardings: delete those, or leave it without a port")
-    port = _reachable(context, new.port_id, "port_id", outside.id)
-    fixed = _inside(port, new.floating_ip_address or "", new.fixed_ip_address, "fixed_ip_address")
-    for id in view.floating_of(port.id):
-        other: FloatingIp = view.get("floating-ip", id)
-        if id != new.id and other.fixed_ip_address == fixed:
-            raise Refused(409, "port_id", f"{fixed} of port {port.id} has {context.held('floating-ip', id)} already")
-    return replace(new, fixed_ip_address=fixed)
-
-
-def _outside_address(context: Context) -> tuple[str, str]:
-    """A free address of the network outside: the one asked for, else one of its first subnet with some left."""
-    new: FloatingIp = context.new
-    view = context.view
-    ids = sorted(view.subnets_of(new.floating_network_id), key=lambda id: (view.get("subnet", id).ip_version, id))
-    if new.subnet_id is not None:
-        if new.subnet_id not in ids:
-            raise Refused(404, "subnet_id", f"network {new.floating_network_id} has no subnet {new.subnet_id}")
-        ids = [new.subnet_id]
-    if new.floating_ip_address is not None:
-        address = unicast(new.floating_ip_address, "floating_ip_address")
-        for id in ids:
-            prefix = stored_prefix(view.get("subnet", id).cidr)
-            if ip_address(address) in prefix:
-                if int(ip_address(address)) in reserved_in(prefix):
-                    raise Refused(400, "floating_ip_address", f"{address} is no host address of {prefix}")
-                holder = view.addresses.get((id, address))
-                if holder not in (None, new.id):
-                    raise Refused(409, "floating_ip_address", f"{address} is in use")
-                return id, address
-        raise Refused(400, "floating_ip_address", f"{address} is in no subnet of network {new.floating_network_id}")
-    for id in ids:
-        found = context.allocator.address(view, view.get("subnet", id))
-        if found is not None:
-            return id, found
-    raise Refused(409, "floating_network_id", f"network {new.floating_network_id} has no free address")
-
-
-def _reachable(context: Context, port_id: str, field: str, outside: str) -> Port:
-    """The VM's port, when a router joins its network with the one outside."""
-    port: Port = context.visible("port", port_id, field)
-    if port.router_id is not None:
-        raise Refused(400, field, f"port {port_id} is a router's")
-    if router_between(context.view, port, outside) is None:
-        what = f"no router has an interface in network {port.network_id} of port {port_id} and its gateway in network {outside}"
-        raise Refused(409, field, what)
-    return port
-
-
-def _inside(port: Port, outer: str, wish: str | None, field: str) -> str:
-    """The port's address that an address outside is to stand for."""
-    same = [f.ip_address for f in port.fixed_ips or () if f.ip_address and (":" in f.ip_address) == (":" in outer)]
-    if wish is not None:
-        address = unicast(wish, field)
-        if address not in same:
-            raise Refused(400, field, f"port {port.id} has no address {address} of the same IP version as {outer}")
-        return address
-    if not same:
-        raise Refused(409, field, f"port {port.id} has no address of the same IP version as {outer}")
-    return same[0]
-
-
-def port_forwarding(context: Context) -> PortForwarding:
-    """A port of a floating IP that no other forwarding has, and a VM's address that a router leads to."""
-    new: PortForwarding = context.new
-    floating: FloatingIp = context.visible("floating-ip", new.floating_ip_id, "floating_ip_id")
-    if floating.port_id is not None:
-        raise Refused(409, "floating_ip_id", f"floating-ip {floating.id} stands for port {floating.port_id} as a whole")
-    for id in context.view.forwardings_of(floating.id):
-        other: PortForwarding = context.view.get("port-forwarding", id)
-        if id != new.id and (other.protocol, other.external_port) == (new.protocol, new.external_port):
-            what = f"{new.protocol} port {new.external_port} of floating-ip {floating.id}"
-            context.holds("port-forwarding", id, what, "external_port")
-    if not new.project_id and context.old is None and "project_id" not in context.write.fields:
-        new = replace(new, project_id=floating.project_id)
-    port = _reachable(context, new.internal_port_id, "internal_port_id", floating.floating_network_id)
-    moved = context.old is not None and context.old.internal_port_id != new.internal_port_id
-    wish = None if moved and "internal_ip_address" not in context.write.fields else new.internal_ip_address
-    inside = _inside(port, floating.floating_ip_address or "", wish, "internal_ip_address")
-    return replace(new, internal_ip_address=inside)
-
-
-def neighbour(context: Context) -> Neighbour:
-    """A host of a provider network."""
-    new: Neighbour = context.new
-    network: Network = context.visible("network", new.network_id, "network_id")
-    if network.physical_network is None:
-        raise Refused(400, "network_id", f"network {network.id} is no provider network, so it has no hosts outside")
-    address = unicast(new.ip_address, "ip_address")
-    context.holds("neighbour", context.view.neighbours.get((network.id, address)), address, "ip_address")
-    learned = new.learned and context.write.system
-    return replace(new, ip_address=address, mac_address=mac_address(new.mac_address, "mac_address"), learned=learned)
+def _served(view: View, floating: FloatingIp) -> Iterable[tuple[Port, str | None]]:
+    """The ports that a floating IP leads to, and which of their addresses."""
+    port: Port | None = view.get("port", floating.port_id or "")
+    if port is not None:
+        yield port, floating.fixed_ip_address
+    for id in view.forwardings_of(floating.id):
+        forwarding: PortForwarding = view.get("port-forwarding", id)
+        yield view.get("port", forwarding.internal_port_id), forwarding.internal_ip_address

@@ -32,11 +32,12 @@ from .addresses import (
     subnet_prefix,
     unicast,
 )
-from .allocation import HYPERVISOR_KEY, PORT_KEY, VNI
+from .allocation import HYPERVISOR_KEY, PORT_KEY, SERVICE_MAC, VNI
 from .context import Context
 from .draft import View
 from .fixed_ips import fixed_ips
-from .routing import floating_ip, interface, interface_addresses, neighbour, port_forwarding, router
+from .outside import check_addresses_kept, floating_ip, neighbour, port_forwarding
+from .routing import interface, interface_addresses, router
 from .write import Refused
 
 IPV6_MIN_MTU = 1280
@@ -53,9 +54,11 @@ def network(context: Context) -> Network:
         context.holds("network", view.vnis.get(new.vni), f"VNI {new.vni}", "vni")
     new = replace(new, dns_domain=_domain(new.dns_domain))
     if new.physical_network is None:
-        for name, value in (("segmentation_id", new.segmentation_id), ("external", new.external or None)):
-            if value is not None:
-                raise Refused(400, name, "needs a physical_network")
+        if new.segmentation_id is not None:
+            raise Refused(400, "segmentation_id", "needs a physical_network that has the VLAN")
+        if new.external:
+            what = "needs a physical_network: gateways reach the outside by the wire that it names"
+            raise Refused(400, "external", what)
     elif context.old is None:
         _check_wire_free(context)
     if new.mtu is not None:
@@ -111,6 +114,8 @@ def subnet(context: Context) -> Subnet:
     )
     if context.old is None:
         owner: Network = context.visible("network", new.network_id, "network_id")
+        if context.guest(owner):
+            raise Refused(403, "network_id", f"network {owner.id} is somebody else's")
         if not new.project_id and "project_id" not in context.write.fields:
             new = replace(new, project_id=owner.project_id)
         if new.ip_version == 6 and owner.mtu is not None and owner.mtu < IPV6_MIN_MTU:
@@ -193,56 +198,82 @@ def port(context: Context) -> Port:
     if context.old is None:
         owner: Network = context.visible("network", new.network_id, "network_id")
         if new.router_id is None:
-            if context.write.project not in (None, owner.project_id):
-                raise Refused(
-                    403, "network_id", f"network {owner.id} takes routers' ports and floating IPs of yours only"
-                )
+            if context.guest(owner):
+                what = f"network {owner.id} takes routers' ports and floating IPs of yours only"
+                raise Refused(403, "network_id", what)
             if not new.project_id and "project_id" not in context.write.fields:
                 new = replace(new, project_id=owner.project_id)
     elif (new.network_id, new.router_id) != (context.old.network_id, context.old.router_id):
         return new  # to be refused: a port keeps its network and its router
     if new.router_id is not None:
         new = interface(context._replace(new=new))
-    if new.mac_address is None:
-        mac = context.allocator.mac(view, new.network_id)
-    else:
-        mac = mac_address(new.mac_address, "mac_address")
-        context.holds("port", view.macs.get((new.network_id, mac)), f"{mac} in network {new.network_id}", "mac_address")
+    mac = _mac(context._replace(new=new))
     key = new.port_key
     if key is None:
         key = context.allocator.number(view.port_keys, PORT_KEY, "port_key")
     _check_options(new.extra_dhcp_opts)
-    if new.dns_name:
-        _check_name(new.dns_name)
     new = replace(
         new,
         mac_address=mac,
         port_key=key,
-        dns_name=new.dns_name.lower(),
+        dns_name=_host_name(context),
         allowed_address_pairs=_pairs(new.allowed_address_pairs),
     )
     addresses = fixed_ips(context._replace(new=new))
     if new.router_id is not None:
         interface_addresses(context._replace(new=new), addresses)
+    elif context.old is not None:
+        check_addresses_kept(view, context.old, addresses)
     return replace(new, fixed_ips=addresses)
 
 
-def _check_name(name: str) -> None:
+def _mac(context: Context) -> str:
+    """The MAC address that was asked for, free in the network; or one that is allocated."""
+    new: Port = context.new
+    view = context.view
+    if new.mac_address is None:
+        return context.allocator.mac(view, new.network_id)
+    mac = mac_address(new.mac_address, "mac_address")
+    if context.old is not None and mac == context.old.mac_address:
+        return mac
+    if mac == SERVICE_MAC:
+        raise Refused(409, "mac_address", f"NovaNet itself has {mac} in every network")
+    if context.guest(view.get("network", new.network_id)):
+        raise Refused(403, "mac_address", "is chosen by NovaNet in networks of others: who is outside may have it")
+    holder = view.macs.get((new.network_id, mac))
+    kind = "port" if holder is None or view.get("port", holder) is not None else "floating-ip"
+    context.holds(kind, holder, f"{mac} in network {new.network_id}", "mac_address")
+    return mac
+
+
+def _host_name(context: Context) -> str:
+    """A label in lower case that no other port of the network has; or none."""
+    new: Port = context.new
+    if not new.dns_name:
+        return ""
     try:
-        labels(name)
+        labels(new.dns_name)
     except ValueError as problem:
         raise Refused(400, "dns_name", str(problem)) from None
-    if "." in name:
-        raise Refused(400, "dns_name", f"{name!r} has a dot; the domain is the network's dns_domain")
+    if "." in new.dns_name:
+        raise Refused(400, "dns_name", f"{new.dns_name!r} has a dot; the domain is the network's dns_domain")
+    name = new.dns_name.lower()
+    holder = context.view.host_names.get((new.network_id, name))
+    context.holds("port", holder, f"{name!r} in network {new.network_id}", "dns_name")
+    return name
 
 
 def _check_options(options: Iterable[DhcpOption]) -> None:
     """Every DHCP option can be made sense of. Raises Refused(400)."""
+    seen = set()
     for position, each in enumerate(options):
         try:
-            (option4 if each.ip_version == 4 else option6)(each.opt_name, each.opt_value)
+            code, _ = (option4 if each.ip_version == 4 else option6)(each.opt_name, each.opt_value)
         except ValueError as problem:
             raise Refused(400, f"extra_dhcp_opts[{position}]", str(problem)) from None
+        if (each.ip_version, code) in seen:
+            raise Refused(400, f"extra_dhcp_opts[{position}]", f"option {code} is given twice")
+        seen.add((each.ip_version, code))
 
 
 def _pairs(pairs: tuple[AddressPair, ...]) -> tuple[AddressPair, ...]:
@@ -265,7 +296,8 @@ def hypervisor(context: Context) -> Hypervisor:
     if not new.name:
         raise Refused(400, "name", "a hypervisor must have the name that its OVS has in external_ids:system-id")
     tunnel_ip = None if new.tunnel_ip is None else unicast(new.tunnel_ip, "tunnel_ip")
-    wires = set()
+    wires: set[str] = set()
+    bridges: set[str] = set()
     for position, mapping in enumerate(new.bridge_mappings):
         path = f"bridge_mappings[{position}]"
         if mapping.bridge == new.bridge:
@@ -274,7 +306,10 @@ def hypervisor(context: Context) -> Hypervisor:
             )
         if mapping.physical_network in wires:
             raise Refused(400, f"{path}.physical_network", f"{mapping.physical_network} is mapped twice")
+        if mapping.bridge in bridges:
+            raise Refused(400, f"{path}.bridge", f"{mapping.bridge} leads to another physical network already")
         wires.add(mapping.physical_network)
+        bridges.add(mapping.bridge)
     port_number = new.ovsdb.rpartition(":")[2]
     if new.ovsdb.startswith(("tcp:", "ssl:")) and not 1 <= int(port_number) <= 65535:
         raise Refused(400, "ovsdb", f"{port_number} is no TCP port; there are 1 to 65535")
