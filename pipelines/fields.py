@@ -195,7 +195,7 @@ class WideRegister(Field):
 
 
 @cache
-def xxregister(number: int) -> Field:
+def xxregister(number: int) -> WideRegister:
     """OVS's 128-bit register ``number`` (0 to 3): registers 4n (its most significant part) to 4n + 3."""
     return WideRegister(number)
 

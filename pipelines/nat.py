@@ -16,7 +16,7 @@ from topology.model import FloatingIp, Port, PortForwarding
 from . import fields as f
 from . import tables as t
 from .addresses import addresses_of
-from .flow import Action, Flow, Nat, Rule, conntrack, match
+from .flow import Action, Flow, Nat, Rule, conntrack, ct_clear, match
 from .gateways import WayOut, admit, at_gateway, route_out, to_own_address, way_out
 from .neighbours import learn
 from .placement import has_router
@@ -24,8 +24,8 @@ from .routers import FAMILIES, V4, V6, Family, of_address
 from .services import answer_arp, answer_nd
 
 # priorities, a band for each table
-FORWARDED, FRAGMENTS, REASSEMBLED, NOT_FORWARDED, RETURNING, OWN_ADDRESS, HIDDEN = 200, 190, 180, 170, 100, 90, 50
-INVALID = 450
+FORWARDED, NOT_FORWARDED, RETURNING, OWN_ADDRESS, HIDDEN = 200, 190, 100, 90, 50
+INVALID, UNKNOWN_CONNECTION, NOT_TRANSLATED = 450, 240, 440
 ERRORS, FLOATING = 350, 300
 TOO_LARGE, OWN_ERRORS, OWN, TRANSLATE = 400, 360, 350, 100
 ADMIT = 100
@@ -35,8 +35,6 @@ _ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Types of ICMP errors that quote a packet: RFC 792, RFC 4443."""
 _INVALID = f.CT_STATE(f.CT_TRACKED | f.CT_INVALID, f.CT_TRACKED | f.CT_INVALID)
 _UNTRACKED = f.CT_STATE(0, f.CT_TRACKED)
-_NEW = f.CT_STATE(f.CT_TRACKED | f.CT_NEW, f.CT_TRACKED | f.CT_NEW | f.CT_INVALID)
-_FRAGMENT = f.IP_FRAG(1, 1)
 
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
@@ -58,8 +56,16 @@ def router(topology: Topology, hypervisor: str, router_id: str) -> Iterator[Rule
             hidden = match(*_from_outside(out, family))
             reason = "the networks behind source NAT are not to be reached from outside"
             yield Flow(t.ROUTER_NAT.number, HIDDEN, hidden, reason=reason)
+            yield _not_translated(out, family)
     if hypervisor in out.gateways:
         yield from _snat(out)
+
+
+def _not_translated(out: WayOut, family: Family) -> Flow:
+    """Conntrack lets a connection pass as it is when it finds no address and port for it."""
+    as_it_was = f.CT_STATE(f.CT_TRACKED, f.CT_TRACKED | f.CT_SNAT | f.CT_DNAT)
+    leaving = match(f.ROUTER(out.key), f.NETWORK(out.vni), f.ETH_TYPE(family.ethertype), as_it_was)
+    return Flow(t.NEIGHBOUR.number, NOT_TRANSLATED, leaving, reason="no address and port is free to translate it to")
 
 
 def _from_outside(out: WayOut, family: Family) -> tuple[bytes, ...]:
@@ -82,6 +88,9 @@ def _snat(out: WayOut) -> Iterator[Flow]:
             continue
         returning = match(*_from_outside(out, family), family.destination(first))
         yield Flow(t.ROUTER_NAT.number, RETURNING, returning, (_known(out, t.ROUTER_LOCAL),))
+        # not refused: a gateway that has just taken over does not know the connections of the one before it
+        reason = "no connection behind source NAT"
+        yield Flow(t.ROUTER_LOCAL.number, UNKNOWN_CONNECTION, returning, reason=reason)
         translate = _translated(out, family, "src", first, t.NEIGHBOUR)
         yield Flow(t.SNAT.number, TRANSLATE, match(*_leaving(out, family)), (translate,))
 
@@ -96,7 +105,7 @@ def _addresses(out: WayOut) -> Iterator[tuple[Family, int]]:
 def _own(out: WayOut, family: Family, address: int) -> Iterator[Flow]:
     """What leaves in the name of an address outside already; errors may quote a packet that was translated."""
     own = (*_leaving(out, family), family.source(address))
-    yield Flow(t.SNAT.number, OWN, match(*own), goto=t.NEIGHBOUR.number)
+    yield Flow(t.SNAT.number, OWN, match(*own), (ct_clear(),), goto=t.NEIGHBOUR.number)
     for type in _ERRORS[family.version]:
         error = match(*own, f.IP_PROTO(family.icmp), family.icmp_type(type))
         yield Flow(t.SNAT.number, OWN_ERRORS, error, (_known(out, t.NEIGHBOUR),))
@@ -169,7 +178,8 @@ def _with_vm(topology: Topology, out: WayOut, text: str, inside: int, mac: int) 
     for source in (inside, address):
         leaving = match(f.ROUTER(out.key), f.ETH_TYPE(family.ethertype), family.source(source))
         yield Flow(t.GATEWAY_REDIRECT.number, FLOATING, leaving, route_out(out, mac), goto=t.SNAT.number)
-    yield Flow(t.SNAT.number, OWN, match(*_leaving(out, family), family.source(address)), goto=t.NEIGHBOUR.number)
+    own = match(*_leaving(out, family), family.source(address))
+    yield Flow(t.SNAT.number, OWN, own, (ct_clear(),), goto=t.NEIGHBOUR.number)
     yield from _errors_of_router(topology, out, family)
     yield admit(ADMIT, out, f.NETWORK(out.vni), f.ETH_DST(mac))
     yield from learn(out.vni, mac)
@@ -194,16 +204,17 @@ def _errors_of_router(topology: Topology, out: WayOut, family: Family) -> Iterat
 
 
 def _forwardings(topology: Topology, out: WayOut, floating: FloatingIp) -> Iterator[Flow]:
-    """A floating IP of which only some ports lead inside, each to its own VM."""
+    """A floating IP of which only some ports lead inside, each to its own VM.
+
+    A fragment does not show its ports. Those of a connection that conntrack knows are translated all the same (see
+    ``gateways.at_gateway``); a connection cannot begin with one.
+    """
     text = floating.floating_ip_address or ""
     family = of_address(text)
     asked = (*_from_outside(out, family), family.destination(f.ip(text)))
     yield from at_gateway(out, text)
     for id in sorted(topology.forwardings_of(floating.id)):
         yield from _forward(out, family, asked, topology.get("port-forwarding", id))
-    # a fragment does not show its ports before conntrack has put the packet together
-    whole = _known(out, t.ROUTER_NAT)
-    yield Flow(t.ROUTER_NAT.number, FRAGMENTS, match(*asked, _UNTRACKED, _FRAGMENT), (whole,))
     yield Flow(t.ROUTER_NAT.number, NOT_FORWARDED, match(*asked), reason="no port forwarding for the packet")
 
 
@@ -213,10 +224,8 @@ def _forward(out: WayOut, family: Family, asked: tuple[bytes, ...], forwarding: 
     protocol, port = _PROTOCOLS[forwarding.protocol]
     inside = f.ip(forwarding.internal_ip_address)
     to_vm = _translated(out, family, "dst", inside, t.ROUTER_LOCAL, forwarding.internal_port)
-    whole = match(*asked, f.IP_PROTO(protocol), port(forwarding.external_port), f.IP_FRAG(0, 1))
-    yield Flow(t.ROUTER_NAT.number, FORWARDED, whole, (to_vm,))
-    parts = match(*asked, _NEW, f.CT_NW_PROTO(protocol), f.CT_TP_DST(forwarding.external_port))
-    yield Flow(t.ROUTER_NAT.number, REASSEMBLED, parts, (to_vm,))
+    inward = match(*asked, f.IP_PROTO(protocol), port(forwarding.external_port))
+    yield Flow(t.ROUTER_NAT.number, FORWARDED, inward, (to_vm,))
     if not out.router.enable_snat:  # which would do it
         answers = match(*_leaving(out, family), family.source(inside))
         yield Flow(t.SNAT.number, FLOATING, answers, (_known(out, t.NEIGHBOUR),))

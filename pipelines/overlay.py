@@ -21,6 +21,8 @@ PEER = 100
 UNKNOWN_UNICAST = 10
 TOO_LARGE, NO_TUNNEL, FITS = 200, 100, 50
 
+FOREIGN = 0xFFFFFFFF
+"""In PEER: an endpoint that is not NovaNet's. No hypervisor has this key."""
 ETHERNET = 14
 """Bytes of the Ethernet header, which ``check_pkt_larger`` counts and MTUs do not."""
 
@@ -104,15 +106,15 @@ def peer(topology: Topology, hypervisor: str, peer_id: str) -> Iterator[Rule]:
             copy(f.NETWORK, f.TUNNEL_ID),
             _destination(other.tunnel_ip),
             *(option if geneve else ()),
-            check_pkt_larger(_limit(topology), f.TOO_LARGE),
+            _check_size(topology),
         ),
         goto=t.PATH_MTU.number,
     )
 
 
-def _limit(topology: Topology) -> int:
-    """Bytes of the largest frame that fits the underlay in a tunnel."""
-    return max_mtu(topology.mesh, topology.underlay_version) + ETHERNET
+def _check_size(topology: Topology) -> Action:
+    """Mark a frame that does not fit the underlay in a tunnel."""
+    return check_pkt_larger(max_mtu(topology.mesh, topology.underlay_version) + ETHERNET, f.TOO_LARGE)
 
 
 def _admit_with_option(address: str) -> Iterator[Flow]:
@@ -157,7 +159,8 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
         then = t.PROVIDER_OUTPUT.number if hypervisor in topology.wired_to(network_id) else None
         yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*sends, *foreign), goto=then)
     if foreign:
-        yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, tuple(foreign))
+        checked = copies_to_foreign(topology, hypervisor, network_id, checked=True)
+        yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, tuple(checked))
 
 
 def peers_to_copy(topology: Topology, hypervisor: str, network_id: str, receivers: Iterable[str]) -> list[int]:
@@ -168,15 +171,19 @@ def peers_to_copy(topology: Topology, hypervisor: str, network_id: str, receiver
     return _peer_keys(topology, away, hypervisor)
 
 
-def copies_to_foreign(topology: Topology, hypervisor: str, network_id: str) -> list[Action]:
-    """Copies for endpoints that are not NovaNet's: to the multicast group, or to each of them; none where there is a wire."""
+def copies_to_foreign(topology: Topology, hypervisor: str, network_id: str, *, checked: bool = False) -> list[Action]:
+    """Copies for endpoints that are not NovaNet's: to the multicast group, or to each of them; none where there is a wire.
+
+    With ``checked``, a packet that is too large is answered, as one for a hypervisor is.
+    """
     mesh, port = _mesh(topology), _tunnel_port(topology, hypervisor)
     if mesh.tunnel_type != "vxlan" or port is None or hypervisor in topology.wired_to(network_id):
         return []
     targets = [mesh.multicast_group] if mesh.multicast_group else mesh.external_vteps
     sends: list[Action] = [copy(f.NETWORK, f.TUNNEL_ID)] if targets else []
+    fits = (set_field(f.PEER, FOREIGN), _check_size(topology), resubmit(t.PATH_MTU.number))
     for address in targets:
-        sends += [_destination(address), output(port)]
+        sends += [_destination(address), *(fits if checked else (output(port),))]
     return sends
 
 

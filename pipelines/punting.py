@@ -1,7 +1,11 @@
-"""Packets for the controller: why they go there, and how many may.
+"""Packets that cost more than others: those for the controller, and questions for neighbours. How many a VM may send.
 
 A VM's packets are metered by the port that they come from, so that one VM cannot keep the controller from serving the
 others; a second meter holds what a whole bridge sends. Meters work in the datapath: what is too much costs no upcall.
+
+An answer to ARP or neighbour discovery is made by vswitchd, not by the datapath (OVS calls it the slow path), and every
+address asked for takes a datapath flow of its own. So such questions are metered where they come in, and only then
+looked at: the group that they go to makes the datapath begin anew with what the meter has let through.
 """
 
 from __future__ import annotations
@@ -13,10 +17,15 @@ from topology.graph import Topology
 
 from . import fields as f
 from . import tables as t
-from .flow import CONTROLLER, Action, Flow, Meter, Rule, match, output, set_field
+from .flow import CONTROLLER, Action, Bucket, Flow, Group, Meter, Rule, group, match, output, resubmit, set_field
 from .placement import placed
 
 METERED = 100
+QUESTION = 110
+"""In table ``classify``: above that of the port that the question comes from."""
+
+SOLICITATION = 135
+"""ICMPv6 type of a neighbour solicitation (RFC 4861)."""
 
 WHOLE = 0xFFFF
 """OFPCML_NO_BUFFER: the packet is sent in full."""
@@ -27,6 +36,12 @@ BRIDGE_RATE, BRIDGE_BURST = 2000, 1000
 """The same for all of a bridge."""
 OTHERS_METER, BRIDGE_METER = 65280, 65281
 """Meters of what no VM of the bridge sent, and of the whole bridge; a VM's has the number of its OpenFlow port."""
+QUESTION_RATE, QUESTION_BURST = 500, 500
+"""ARP packets and neighbour solicitations a second, and at once, that one VM may send."""
+QUESTION_METERS = 1 << 16
+"""Meters of those: + the number of the OpenFlow port."""
+BEGIN_ANEW = 0xFD000000
+"""The group of questions that their meter has let through."""
 
 
 class Reason(IntEnum):
@@ -54,7 +69,12 @@ def punt(reason: Reason) -> tuple[Action, ...]:
 
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
-    """The bridge's meters, and the way to the controller."""
+    """The bridge's meters, the way to the controller, and the way of questions from their meter on.
+
+    A group of type ``select`` chooses by the hash of the packet, for which the datapath recirculates it, even to the
+    only bucket there is.
+    """
+    yield Group(BEGIN_ANEW, "select", (Bucket((resubmit(t.PORT_SECURITY.number),), weight=1),))
     yield Meter(OTHERS_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
     yield Meter(BRIDGE_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
     yield Flow(t.PUNT.number, METERED, match(f.IN_PORT_KEY(0)), goto=t.TO_CONTROLLER.number, meter=OTHERS_METER)
@@ -62,10 +82,19 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
 
 
 def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
-    """The meter of a VM that is plugged here."""
+    """The meters of a VM that is plugged here."""
     found = placed(topology, hypervisor, port_id)
     vif = topology.get("vif", port_id)
     if found is None or not found.here or vif is None or vif.ofport is None:
         return
     yield Meter(vif.ofport, PORT_RATE, PORT_BURST, packets=True)
     yield Flow(t.PUNT.number, METERED, match(f.IN_PORT_KEY(found.key)), goto=t.TO_CONTROLLER.number, meter=vif.ofport)
+    yield Meter(QUESTION_METERS | vif.ofport, QUESTION_RATE, QUESTION_BURST, packets=True)
+    for question in ((f.ETH_TYPE(f.ARP),), (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(SOLICITATION))):
+        yield Flow(
+            t.CLASSIFY.number,
+            QUESTION,
+            match(f.IN_PORT(vif.ofport), *question),
+            (set_field(f.IN_PORT_KEY, found.key), set_field(f.NETWORK, found.vni), group(BEGIN_ANEW)),
+            meter=QUESTION_METERS | vif.ofport,
+        )

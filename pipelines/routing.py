@@ -142,10 +142,10 @@ def _resolve(interface: Interface) -> Iterator[Flow]:
 def _own_addresses(found: Routed, interface: Interface) -> Iterator[Flow]:
     """Echo requests are answered, from whatever network they come; all else for the router itself is refused.
 
-    An address outside is at the gateway only: from inside, its packets are on their way there.
+    An address outside is the router's for what comes from there: packets from inside are on their way out.
     """
     addresses, router = interface.addresses, f.ROUTER(found.key)
-    here = (f.NETWORK(interface.vni),) if interface.outside else ()
+    here = (f.NETWORK(interface.vni), f.FROM_PROVIDER(1)) if interface.outside else ()
     for family, address in _addressed(addresses):
         own = (router, *here, f.ETH_TYPE(family.ethertype), family.destination(address))
         yield from _answer(own, family, address)

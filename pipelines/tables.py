@@ -32,7 +32,7 @@ class Table(NamedTuple):
 _ND = (f.ETH_TYPE, f.IP_PROTO, f.ICMPV6_TYPE, f.ND_TARGET, f.ND_SLL, f.ND_TLL)
 _ARP = (f.ETH_TYPE, f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA)
 
-_NEXT_HOP = (f.NETWORK, f.ETH_TYPE, f.NEXT_HOP, f.NEXT_HOP6, f.FLAGS, f.CT_STATE)
+_NEXT_HOP = (f.NETWORK, f.ROUTER, f.ETH_TYPE, f.NEXT_HOP, f.NEXT_HOP6, f.FLAGS, f.CT_STATE)
 _IP = (f.ETH_TYPE, f.IPV4_SRC, f.IPV4_DST, f.IPV6_SRC, f.IPV6_DST, f.IP_PROTO)
 _PORTS = (f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST)
 
@@ -44,7 +44,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "classify",
                 "switching",
                 "Which VM port, tunnel or wire the packet comes from; puts it into its network.",
-                (f.IN_PORT, f.VLAN_VID),
+                (f.IN_PORT, f.VLAN_VID, f.ETH_TYPE, f.IP_PROTO, f.ICMPV6_TYPE),
                 ("tunnel_admit", "provider_admit", "port_security"),
                 "",
                 "no VM is plugged into this port",
@@ -116,7 +116,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "router_nat",
                 "nat",
                 "What comes for a floating IP, a forwarded port or the address of SNAT gets its address inside.",
-                (f.ROUTER, f.NETWORK, f.FLAGS, f.IP_FRAG, f.CT_STATE, f.CT_NW_PROTO, f.CT_TP_DST, *_IP, *_PORTS),
+                (f.ROUTER, f.NETWORK, f.FLAGS, *_IP, *_PORTS),
                 ("router_local",),
                 "router_local",
                 "",
@@ -128,6 +128,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 (
                     f.ROUTER,
                     f.NETWORK,
+                    f.FLAGS,
                     f.IP_TTL,
                     f.IP_FRAG,
                     f.ICMPV4_TYPE,

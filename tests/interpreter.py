@@ -162,8 +162,10 @@ class Interpreter:
                     _write(packet, target.field, target.offset, target.width, crc32(_flow_of(packet), basis) % links)
                 case Clone(actions):
                     self._apply(actions, dict(packet), outcome, depth)
+                case Plain("ct_clear"):
+                    packet[f.CT_STATE] = 0
                 case Track():
-                    raise NotImplementedError("the interpreter tracks no connections: use a real switch")
+                    self._track(step, packet, outcome, depth)
                 case _:
                     raise AssertionError(f"unknown action {step}")
         return True
@@ -181,6 +183,9 @@ class Interpreter:
         if bucket.watch_group is not None:
             return any(map(self._alive, self._groups.get(bucket.watch_group, (0, []))[1]))
         return bucket.watch_port is None or bucket.watch_port not in self.down
+
+    def _track(self, step: Track, packet: Packet, outcome: Outcome, depth: int) -> None:
+        raise NotImplementedError("the interpreter tracks no connections: see tests.conntrack")
 
     @staticmethod
     def _push_vlan(packet: Packet) -> None:

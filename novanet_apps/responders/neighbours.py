@@ -62,6 +62,8 @@ class Neighbours:
         self._of_router: Counter[int] = Counter()
         self._learned: dict[Place, tuple[float, int]] = {}
         """When what was learned last, the oldest first: the store and the switches take a moment."""
+        self._moved: dict[Place, float] = {}
+        """When an address got another MAC address, the longest ago first."""
         self._silent: dict[Place, int] = {}
 
     def start(self) -> None:
@@ -174,23 +176,29 @@ class Neighbours:
         """Whether to tell the store; two hosts that claim one address may not keep it busy."""
         if known is not None and f.mac(known.mac_address) == mac:
             return False
-        if now - self._learned.get(place, (-ASK_AGAIN, 0))[0] < ASK_AGAIN:
-            return False
-        self._learned.pop(place, None)
+        for old, when in list(self._moved.items()):
+            if now - when < ASK_AGAIN:
+                break
+            del self._moved[old]
         for old, (when, _) in list(self._learned.items()):
             if now - when < ASK_AGAIN:
                 break
             del self._learned[old]
+        if place in self._moved or (known is None and place in self._learned):
+            return False
+        if known is not None:
+            self._moved[place] = now
+        self._learned.pop(place, None)
         self._learned[place] = now, mac
         return True
 
     def _mac(self, place: Place, version: int) -> int | None:
         """What is known already, though not yet to every switch."""
+        when, mac = self._learned.get(place, (0.0, 0))
+        if mac and time.monotonic() - when < ASK_AGAIN:
+            return mac
         known = self._known(place, version)
-        if known is not None:
-            return f.mac(known.mac_address)
-        when, mac = self._learned.get(place, (-ASK_AGAIN, 0))
-        return mac if time.monotonic() - when < ASK_AGAIN else None
+        return f.mac(known.mac_address) if known is not None else None
 
     def _known(self, place: Place, version: int) -> Neighbour | None:
         network, address = place

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.lab.cloud import Cloud, until
+from tests.lab.test_vxlan_interop import FOREIGN as KERNEL
+from tests.lab.test_vxlan_interop import foreign_host
 from tools.lab import VM, Host
 
 SMALLER = 1300
@@ -126,6 +128,22 @@ def test_unreachable_things_are_named(cloud: Cloud, networks: Any) -> None:
         connect = f"import socket; socket.create_connection(('{address}', 22), timeout=5)"
         refused = near.exec(["python3", "-c", connect], check=False)
         assert "ConnectionRefusedError" in refused.stderr
+
+
+# --- endpoints that are not NovaNet's ----------------------------------------------------------------------------
+
+
+def test_a_vm_is_told_what_fits_to_a_foreign_endpoint() -> None:
+    with Cloud(1, mesh={"tunnel_type": "vxlan", "external_vteps": [KERNEL]}) as cloud:
+        network = cloud.network("10.0.0.0/24", "fd00:a::/64")
+        vm = oversized(cloud, network, 0)
+        vni = cloud.api.get(f"/v1/networks/{network['id']}")["vni"]
+        host = foreign_host(cloud, vni, "", port=4789)
+        host.exec("ip addr add fd00:a::250/64 dev vx0 nodad")
+        host.exec(f"bridge fdb append 00:00:00:00:00:00 dev vx0 dst {cloud.lab.hypervisors[0].tunnel_ip}")
+        for address in ("10.0.0.250", "fd00:a::250"):
+            until("the host is there", lambda address=address: reaches(vm, address))
+            largest(vm, address, carried(cloud, network))
 
 
 # --- outside -----------------------------------------------------------------------------------------------------

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
+import dns.message
 import pytest
 
-from pipelines.punting import PORT_BURST, PORT_RATE
+from pipelines.packets.dhcp4 import NAK, REQUEST
+from pipelines.punting import PORT_BURST, PORT_RATE, QUESTION_BURST, QUESTION_RATE
 from tests.lab.cloud import Cloud, until
-from tools.lab import VM
+from tools.lab import VM, Sniffer, processes
 
 from .frames import BROADCAST, arp, nd, router_advertisement, seen, udp
 
@@ -148,44 +152,229 @@ def dropped(cloud: Cloud, reason: str) -> int:
     return sum(int(line.split()[-1]) for line in lines if f'reason="{reason}"' in line)
 
 
-@pytest.mark.parametrize("flood", ["dhcp", "dns", "arp", "nd"])
-def test_a_flood_does_not_delay_the_service_of_others(cloud: Cloud, flood: str) -> None:
-    """The other VM's packets are all answered, and the controller sees no more of the flood than the meter lets through."""
+# --- networks without a router -----------------------------------------------------------------------------------
+
+
+def test_without_a_router_vms_are_served_all_the_same(cloud: Cloud) -> None:
+    """There is a gateway address, but nobody has it: DHCP's server and the resolver are on the link itself."""
+    network = cloud.network("10.20.0.0/24", "fd20::/64")
+    vm = cloud.vm(network, 0, configure=False, dns_name="lonely")
+    lease = vm.dhclient(4)
+    assert (lease["ip_address"], lease["dhcp_server_identifier"]) == (vm.ip, "169.254.169.254")
+    assert {route.destination for route in vm.routes()} >= {RESOLVER, "169.254.169.254"}
+    assert vm.dig("lonely.internal", "A", RESOLVER) == [vm.ip]
+    vm.accept_ra()
+    assert vm.dhclient(6)["ip6_address"] == vm.ip6
+    assert until("the resolver's route", lambda: RESOLVER6 in {route.destination for route in vm.routes()})
+    assert default_routes(vm) == [network["subnets"][0]["gateway_ip"]], "IPv6 has none, as nobody routes"
+    assert vm.dig("lonely.internal", "AAAA", RESOLVER6) == [vm.ip6]
+
+
+def test_a_subnet_without_a_gateway(cloud: Cloud) -> None:
+    network = cloud.network()
+    subnet = {"network_id": network["id"], "cidr": "10.21.0.0/24", "gateway_ip": None}
+    network["subnets"].append(cloud.api.post("/v1/subnets", subnet))
+    vm, other = cloud.vm(network, 0, configure=False), cloud.vm(network, 1, dns_name="other")
+    lease = vm.dhcpcd(4)
+    assert lease["ip_address"] == vm.ip and "routers" not in lease
+    assert default_routes(vm) == []
+    assert vm.ping(other.ip).lost == 0
+    assert vm.dig("other", "A", RESOLVER) == [other.ip]
+
+
+# --- leases ------------------------------------------------------------------------------------------------------
+
+
+def dhcp_messages(frames: list[bytes]) -> list[tuple[str, int]]:
+    """(destination, type) of the DHCP messages to the server among frames."""
+    found = []
+    for frame in frames:
+        if frame[12:14] == b"\x08\0" and frame[23] == 17 and frame[36:38] == b"\0\x43":
+            options = frame[42 + 240 :]
+            assert options[0] == 53, "the message type comes first, as all these clients have it"
+            found.append((str(IPv4Address(frame[30:34])), options[2]))
+    return found
+
+
+@pytest.mark.parametrize("routed", [True, False], ids=["by the router", "on the link"])
+def test_renewal_is_by_unicast(cloud: Cloud, routed: bool) -> None:
+    network = booted(cloud, "10.22.0.0/24", "fd22::/64") if routed else cloud.network("10.23.0.0/24")
+    server = network["subnets"][0]["gateway_ip"] if routed else "169.254.169.254"
+    vm = cloud.vm(network, 1, configure=False)
+    lease = vm.udhcpc()
+    vm.exec(f"ip route replace {server}/32 dev eth0")  # udhcpc's script sets no routes but the default one
+    with vm.sniff(outgoing=True) as sniffer:
+        assert lease.renew()["ip"] == vm.ip
+        # on a slow machine the client asks everybody too, before the answer has come; that changes nothing here
+        assert until("every question answered", lambda: dhcp_answers(sniffer) >= len(dhcp_messages(sniffer.frames)))
+        assert dhcp_messages(sniffer.frames)[0] == (server, REQUEST)
+
+
+def dhcp_answers(sniffer: Sniffer) -> int:
+    """DHCP messages from the server."""
+    return sum(frame[12:14] == b"\x08\0" and frame[23] == 17 and frame[34:36] == b"\0\x43" for frame in sniffer.frames)
+
+
+def test_an_address_that_is_no_longer_the_ports_is_refused(cloud: Cloud) -> None:
+    network = booted(cloud, "10.24.0.0/24", "fd24::/64")
+    vm = cloud.vm(network, 0, "10.24.0.50", configure=False)
+    lease = vm.dhclient(4)
+    assert lease["ip_address"] == "10.24.0.50"
+    cloud.api.patch(f"/v1/ports/{vm.port['id']}", {"fixed_ips": [{"ip_address": "10.24.0.60"}]})
+    cloud.wait_active("ports", vm.port["id"])
+    with vm.sniff(lambda frame: frame[34:38] == b"\0\x43\0\x44") as sniffer:
+        assert lease.renew()["ip_address"] == "10.24.0.60"
+        kinds = [frame[42 + 242] for frame in sniffer.frames]
+    assert NAK in kinds
+
+
+def test_a_vm_with_addresses_in_several_subnets(cloud: Cloud) -> None:
+    network = cloud.network("10.25.0.0/24", "10.26.0.0/24", "fd25::/64", "fd26::/64")
+    vm, other = cloud.vm(network, 0, configure=False), cloud.vm(network, 1)
+    assert vm.dhclient(4)["ip_address"] == vm.ip
+    vm.accept_ra()
+    vm.dhclient(6)
+    both = [fixed["ip_address"] for fixed in vm.port["fixed_ips"] if ":" in fixed["ip_address"]]
+    assert len(both) == 2 and until("both IPv6 addresses", lambda: has(vm, *both))
+    theirs = [fixed["ip_address"] for fixed in other.port["fixed_ips"]]
+    for address in (theirs[0], *theirs[2:]):
+        assert vm.ping(address).lost == 0
+
+
+# --- DHCP servers of one's own -----------------------------------------------------------------------------------
+
+
+def test_a_trusted_vm_may_be_the_dhcp_server_where_novanet_is_none(cloud: Cloud) -> None:
+    network = cloud.network()
+    subnet = {"network_id": network["id"], "cidr": "10.27.0.0/24", "enable_dhcp": False}
+    network["subnets"].append(cloud.api.post("/v1/subnets", subnet))
+    server = cloud.vm(network, 0, port_security_enabled=False)
+    vm = cloud.vm(network, 1, configure=False)
+    hosts = f"--dhcp-host={vm.port['mac_address']},{vm.ip}"
+    command = ["dnsmasq", "--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--interface=eth0", "--pid-file"]
+    command += [
+        "--dhcp-range=10.27.0.0,static,255.255.255.0,1h",
+        "--dhcp-leasefile=/dev/null",
+        hosts,
+        "--dhcp-authoritative",
+    ]
+    running = server.popen(command, private=True)
+    try:
+        lease = vm.udhcpc()
+    finally:
+        processes.end(running)
+    assert (lease["ip"], lease["serverid"]) == (vm.ip, server.ip)
+
+
+# --- names elsewhere ---------------------------------------------------------------------------------------------
+
+
+def test_other_names_are_asked_of_the_forwarder() -> None:
+    asked = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as upstream:
+        upstream.bind(("127.0.0.1", 0))
+
+        def answer() -> None:
+            while True:
+                payload, client = upstream.recvfrom(4096)
+                if not payload:
+                    return
+                query = dns.message.from_wire(payload)
+                asked.append(query.question[0].name.to_text())
+                response = dns.message.make_response(query, recursion_available=True)
+                response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "192.0.2.80"))
+                upstream.sendto(response.to_wire(), client)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = upstream.getsockname()[1]
+        try:
+            with Cloud(1, options={"dns_forwarders": f"127.0.0.1:{port}"}) as cloud:
+                network = cloud.network("10.10.0.0/24")
+                vm = cloud.vm(network, 0, configure=False, dns_name="web")
+                vm.udhcpc()
+                vm.exec(f"ip route replace {RESOLVER}/32 dev eth0")  # udhcpc's script leaves routes to others
+                assert vm.dig("www.example.org", "A", RESOLVER) == ["192.0.2.80"]
+                assert vm.dig("web.internal", "A", RESOLVER) == [vm.ip]
+        finally:
+            upstream.sendto(b"", upstream.getsockname())
+            thread.join()
+    assert asked == ["www.example.org."]
+
+
+# --- floods ------------------------------------------------------------------------------------------------------
+
+SCANNED = 5000
+"""Frames of a scan, each with a question of its own, until it begins again."""
+
+
+def flood_frames(flood: str, rogue: VM, other: VM) -> list[bytes]:
+    """What the rogue sends over and over."""
+    ours = rogue.port["mac_address"]
+    everyone, nobody = "33:33:00:00:00:01", "00:00:00:00:00:00"
+    match flood:
+        case "dhcp":
+            return [udp("0.0.0.0", "255.255.255.255", ours, BROADCAST, sport=68, dport=67)]
+        case "dns":
+            return [udp(rogue.ip, RESOLVER, ours, SERVICE_MAC, sport=port, dport=53) for port in range(4000, 4100)]
+        case "arp":
+            return [arp(1, ours, rogue.ip, nobody, other.ip, eth_src=ours)]
+        case "nd":
+            return [nd(135, rogue.ip6, "ff02::1", other.ip6, ours, eth_src=ours, eth_dst=everyone)]
+        case "arp scan":
+            scanned = (f"10.{n % 256}.{n // 256}.7" for n in range(SCANNED))
+            return [arp(1, ours, rogue.ip, nobody, address, eth_src=ours) for address in (other.ip, *scanned)]
+        case _:
+            scanned = (f"fd10::7:{n:x}" for n in range(SCANNED))
+            addresses = (other.ip6, *scanned)
+            return [nd(135, rogue.ip6, "ff02::1", each, ours, eth_src=ours, eth_dst=everyone) for each in addresses]
+
+
+@pytest.mark.parametrize("flood", ["dhcp", "dns", "arp", "nd", "arp scan", "nd scan"])
+def test_a_flood_leaves_others_their_answers(cloud: Cloud, flood: str) -> None:
+    """The other VM's questions are all answered by themselves, and no more of the flood is looked at than the meters let through.
+
+    How long the answers take meanwhile, ``make bench NAME=punts`` measures.
+    """
     network = booted(cloud)
     rogue, other = cloud.vm(network, 0), cloud.vm(network, 0, dns_name="other")
-    ours = rogue.port["mac_address"]
-    frame = {
-        "dhcp": udp("0.0.0.0", "255.255.255.255", ours, BROADCAST, sport=68, dport=67),
-        "dns": udp(rogue.ip, RESOLVER, ours, SERVICE_MAC, sport=4242, dport=53),
-        "arp": arp(1, ours, rogue.ip, "00:00:00:00:00:00", other.ip, eth_src=ours),
-        "nd": nd(135, rogue.ip6, "ff02::1", other.ip6, ours, eth_src=ours, eth_dst="33:33:00:00:00:01"),
-    }[flood]
-    idle = answer_times(other)
+    neighbour = cloud.vm(network, 0)
+    frames = flood_frames(flood, rogue, other)
     before, began = cloud.counter("novanet_punts_total"), time.monotonic()
+    answered = rogue.sniff(
+        lambda frame: frame[12:14] == b"\x08\x06" or (frame[20:21] == b"\x3a" and frame[54:55] == b"\x88")
+    )
     stop = threading.Event()
-    flooding = threading.Thread(target=send_until, args=(rogue, frame, stop))
+    sent: list[int] = []
+    flooding = threading.Thread(target=send_until, args=(rogue, frames, stop, sent))
     flooding.start()
     try:
-        busy = answer_times(other)
+        assert answers(other) == [other.ip] * ASKED
+        for address in (neighbour.ip, neighbour.ip6):
+            for _ in range(ASKED):
+                other.exec("ip neigh flush dev eth0")
+                assert other.ping(address, count=1).received == 1
     finally:
         stop.set()
         flooding.join()
-    seconds = time.monotonic() - began
-    punts = cloud.counter("novanet_punts_total") - before
-    assert len(idle) == len(busy) == ASKED  # every question was answered, by itself, while the flood went on
-    assert punts <= (seconds + 2) * PORT_RATE + PORT_BURST + 4 * ASKED
+    seconds = time.monotonic() - began + 2
+    looked_at = cloud.counter("novanet_punts_total") - before
+    assert looked_at <= seconds * PORT_RATE + PORT_BURST + 4 * ASKED
+    assert len(answered.stop()) <= seconds * QUESTION_RATE + QUESTION_BURST
+    assert sum(sent) > 2 * (seconds * QUESTION_RATE + QUESTION_BURST), "else it was no flood"
 
 
 ASKED = 20
 
 
-def answer_times(vm: VM) -> list[str]:
+def answers(vm: VM) -> list[str]:
     """ASKED answers of the resolver, one after the other; each within dig's first try."""
     return [answer for _ in range(ASKED) for answer in vm.dig("other.internal", "A", RESOLVER, "+tries=1", "+time=1")]
 
 
-def send_until(vm: VM, frame: bytes, stop: threading.Event) -> None:
-    """Send as fast as it goes, for ten seconds at most."""
-    end = time.monotonic() + 10
-    while not stop.is_set() and time.monotonic() < end:
-        vm.send_frame(*[frame] * 2000)
+def send_until(vm: VM, frames: list[bytes], stop: threading.Event, sent: list[int]) -> None:
+    """Send as fast as it goes."""
+    some = frames * max(1, 2000 // len(frames))
+    while not stop.is_set():
+        vm.send_frame(*some)
+        sent.append(len(some))

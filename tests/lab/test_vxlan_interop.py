@@ -12,10 +12,10 @@ PORT = 4790
 MESH = {"tunnel_type": "vxlan", "udp_port": PORT, "external_vteps": [FOREIGN]}
 
 
-def foreign_host(cloud: Cloud, vni: int, link: str) -> Host:
+def foreign_host(cloud: Cloud, vni: int, link: str, port: int = PORT) -> Host:
     """A host in the underlay with a kernel VXLAN device that has 10.0.0.250."""
     host = cloud.lab.host("foreign", FOREIGN)
-    host.exec(f"ip link add vx0 type vxlan id {vni} dev eth0 dstport {PORT} ttl 4 {link}")
+    host.exec(f"ip link add vx0 type vxlan id {vni} dev eth0 dstport {port} ttl 4 {link}")
     host.exec("ethtool -K vx0 tx off")
     host.exec("ip addr add 10.0.0.250/24 dev vx0")
     host.exec("ip link set vx0 mtu 1450 up")

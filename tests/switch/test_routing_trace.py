@@ -58,8 +58,13 @@ class Bench(Routed):
             self._speaker.apply(self._ledger.put(owner, compiler.compile(self.topology, "h1", owner), cookie(owner)))
         return self._ledger
 
-    def trace(self, sender: str, destination: str, more: str = "", *, to: str = "r-a", source: str = "") -> Trace:
-        """A packet of a VM to the MAC address of an interface; ``more`` begins with the protocol (``icmp,icmp_type=8``)."""
+    def trace(
+        self, sender: str, destination: str, more: str = "", *, to: str = "r-a", source: str = "", metered: bool = False
+    ) -> Trace:
+        """A packet of a VM to the MAC address of an interface; ``more`` begins with the protocol (``icmp,icmp_type=8``).
+
+        A ``metered`` one is a question that its meter has let through: a trace ends where the datapath begins anew.
+        """
         port = self.topology.get("port", sender)
         six = ":" in destination
         own = next(fixed.ip_address for fixed in port.fixed_ips if (":" in fixed.ip_address) == six)
@@ -71,6 +76,11 @@ class Bench(Routed):
         )
         flow += f",{rest}" if rest else ""
         flow += "" if "nw_ttl" in rest else ",nw_ttl=64"
+        if metered:
+            network = self.topology.get("network", port.network_id)
+            flow += f",reg1={port.port_key},metadata={network.vni}"
+            on = f"resubmit(,{t.PORT_SECURITY.number})"
+            return self._read(self._switch.appctl("ofproto/trace-packet-out", self._switch.bridge, flow, on))
         return self._read(self._switch.appctl("ofproto/trace", self._switch.bridge, flow))
 
     @staticmethod
@@ -165,7 +175,7 @@ def test_a_router_advertises_itself_as_one(bench: Bench) -> None:
     bench.load()
     mac = bench.topology.get("port", "a1").mac_address
     more = f"icmp6,icmpv6_type=135,icmpv6_code=0,nd_target=fd00:a::1,nd_sll={mac},nw_ttl=255"
-    done = bench.trace("a1", "ff02::1:ff00:1", more)
+    done = bench.trace("a1", "ff02::1:ff00:1", more, metered=True)
     assert "IN_PORT" in done.text
     assert done.final["icmp_type"] == "136"
     assert "nd_ext(nd_reserved=0xe0000000,nd_options_type=2)" in done.datapath

@@ -16,14 +16,28 @@ import pytest
 
 from novanet_apps.compat import CONF
 from novanet_apps.compat.errors import ConfigurationError
+from novanet_apps.histogram import Histogram
 from novanet_apps.punts import Punts
 from novanet_apps.responders import addressing, forwarders, names, zones
 from novanet_apps.responders.addressing import Addressing
 from novanet_apps.responders.errors import IcmpErrors
 from novanet_apps.responders.names import Names
+from novanet_apps.rest.metrics import exposition
 from pipelines import fields as f
-from pipelines import tables
-from pipelines.flow import CONTROLLER, IN_PORT_RESERVED, output, resubmit, set_bits, set_field
+from pipelines import punting, switching, tables
+from pipelines.flow import (
+    CONTROLLER,
+    IN_PORT_RESERVED,
+    Flow,
+    Group,
+    Meter,
+    group,
+    match,
+    output,
+    resubmit,
+    set_bits,
+    set_field,
+)
 from pipelines.packets import dhcp4, frames, icmp
 from pipelines.punting import Reason
 from pipelines.services import RESOLVER, RESOLVER6, SERVICE_MAC
@@ -151,6 +165,21 @@ def test_how_long_answers_take_is_counted_by_reason(core: FakeCore) -> None:
     times = core.punts.times["DNS"]
     assert sum(times.counts) == 3
     assert 0 < times.seconds < 3
+
+
+def test_a_histogram_reads_as_prometheus_writes_it() -> None:
+    times = Histogram()
+    for seconds in (10e-6, 20e-6, 160e-6, 2.0):
+        times.observe(seconds)
+    text = exposition({"novanet_x": ("histogram", "Help.", [({"reason": "dns"}, times)])}).decode()
+    lines = text.splitlines()
+    assert lines[:2] == ["# HELP novanet_x Help.", "# TYPE novanet_x histogram"]
+    values = dict(line.rsplit(" ", 1) for line in lines[2:])
+    bounds = ("2e-05", "0.00015", "0.0002", "1", "+Inf")
+    found = [values[f'novanet_x_bucket{{reason="dns",le="{bound}"}}'] for bound in bounds]
+    assert found == ["2", "2", "3", "3", "4"]
+    assert values['novanet_x_count{reason="dns"}'] == "4"
+    assert float(values['novanet_x_sum{reason="dns"}']) == pytest.approx(2.00019)
 
 
 def test_a_reply_goes_back_out_of_the_port_and_others_through_tables(core: FakeCore) -> None:
@@ -729,3 +758,44 @@ def test_what_is_no_ip_is_not_answered(erring: FakeCore) -> None:
     key = erring.topology.get("router", "r").router_key
     for frame in (b"", bytes(14), datagram()[:20], frames.ethernet(1, 2, f.ARP, bytes(28))):
         assert erring.punt(Reason.TTL_EXCEEDED, frame, ROUTER=key) == []
+
+
+# --- what a VM may cost ------------------------------------------------------------------------------------------
+
+
+def test_punts_and_questions_of_each_vm_have_meters_of_their_own() -> None:
+    world = World()
+    world.network("a", 1)
+    world.port("one", "a", on="h1")
+    world.port("two", "a", on="h1")
+    world.port("far", "a", on="h2")
+    rules = [rule for port in ("one", "two", "far") for rule in punting.port(world.topology, "h1", port)]
+    meters = {rule.id: rule for rule in rules if isinstance(rule, Meter)}
+    flows = [rule for rule in rules if isinstance(rule, Flow)]
+    numbers = [world.topology.get("vif", port).ofport for port in ("one", "two")]
+    assert set(meters) == {*numbers, *(punting.QUESTION_METERS | number for number in numbers)}
+    for port, number in zip(("one", "two"), numbers, strict=True):
+        key = world.topology.get("port", port).port_key
+        (punted,) = (flow for flow in flows if flow.table == tables.PUNT.number and flow.meter == number)
+        assert punted.match == match(f.IN_PORT_KEY(key))
+        asked = [flow for flow in flows if flow.meter == punting.QUESTION_METERS | number]
+        assert {flow.table for flow in asked} == {tables.CLASSIFY.number}
+        solicitation = (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(135))
+        assert {flow.match for flow in asked} == {
+            match(f.IN_PORT(number), f.ETH_TYPE(f.ARP)),
+            match(f.IN_PORT(number), *solicitation),
+        }
+        (ordinary,) = (
+            rule for rule in switching.port(world.topology, "h1", port) if rule.table == tables.CLASSIFY.number
+        )
+        assert all(flow.priority > ordinary.priority for flow in asked)
+        assert {flow.actions for flow in asked} == {
+            (set_field(f.IN_PORT_KEY, key), set_field(f.NETWORK, 1), group(punting.BEGIN_ANEW))
+        }
+
+
+def test_a_question_that_its_meter_lets_through_goes_on_as_any_packet_of_the_port() -> None:
+    (anew,) = (rule for rule in punting.base(World().topology, "h1", "h1") if isinstance(rule, Group))
+    (bucket,) = anew.buckets
+    assert (anew.id, anew.kind, bucket.weight) == (punting.BEGIN_ANEW, "select", 1), "nothing goes to a weight of 0"
+    assert bucket.actions == (resubmit(tables.PORT_SECURITY.number),)

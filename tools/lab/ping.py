@@ -9,12 +9,16 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from random import randrange
 
 from tools.lab import namespaces
 from tools.lab.errors import LabError
 
 _REPLY = re.compile(r"icmp_seq=(\d+) .*?time=([\d.]+) ms")
 _SUMMARY = re.compile(r"(\d+) packets transmitted, (\d+) received")
+_IDENTIFIERS = count(randrange(1 << 16))
+"""One for each ping of this process: to who translates addresses, the same one again would be the same connection."""
 _ECHO = {socket.AF_INET: (8, 0), socket.AF_INET6: (128, 129)}
 """ICMP types of echo request and reply: RFC 792, RFC 4443."""
 
@@ -66,7 +70,7 @@ class BackgroundPing:
         self.destination, self.interval, self.patience = destination, interval, patience
         self._family = socket.AF_INET6 if ":" in destination else socket.AF_INET
         self._socket = namespaces.inside(namespace, self._open)
-        self._identifier = id(self) >> 4 & 0xFFFF
+        self._identifier = next(_IDENTIFIERS) & 0xFFFF
         self._sent_at: list[float] = []
         self._rtts: dict[int, float] = {}
         self._duplicates = 0
