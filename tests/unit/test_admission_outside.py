@@ -422,12 +422,17 @@ def test_port_forwardings_are_in_reach_too(world: Outside) -> None:
     attached = world.floating(port_id=world.vm.id)
     with refusal(409, "floating_ip_id", "as a whole"):
         world.forwarding(attached)
+    with refusal(409, "internal_port_id", attached.id, "leads to 10.0.0.2"):
+        world.forwarding(floating)
+    world.patch(attached, port_id=None)
     made = world.forwarding(floating)
     other = world.create("port", network_id=world.blue.id)
     moved = world.patch(made, internal_port_id=other.id)
     assert moved.internal_ip_address == addresses(other)[0], "the address follows the port"
     with refusal(409, "external_port"):
         world.patch(world.forwarding(floating, external_port=81), external_port=80)
+    with refusal(409, "port_id", made.id, "leads to"):
+        world.patch(attached, port_id=other.id)
 
 
 # --- hosts outside -----------------------------------------------------------------------------------------------

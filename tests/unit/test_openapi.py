@@ -119,7 +119,8 @@ def outside(rest: RestServer, inside: str) -> dict[str, dict[str, Any]]:
             "/v1/neighbours", network_id=wire["id"], ip_address="203.0.113.1", mac_address="02:00:00:00:00:01"
         ),
     }
-    forwarding = {"protocol": "udp", "external_port": 53, "internal_port_id": vm["id"], "internal_port": 5353}
+    other = rest.make("/v1/ports", network_id=inside)
+    forwarding = {"protocol": "udp", "external_port": 53, "internal_port_id": other["id"], "internal_port": 5353}
     return made | {"PortForwarding": rest.make("/v1/port-forwardings", floating_ip_id=floating["id"], **forwarding)}
 
 

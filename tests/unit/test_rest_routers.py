@@ -33,7 +33,8 @@ def made(rest: RestServer) -> dict[str, dict[str, Any]]:
         fields = {"floating_network_id": made["outside"]["id"]}
         made[f"{prefix}floating"] = rest.make("/v1/floating-ips", **fields, port_id=vm["id"])
         shared = made[f"{prefix}shared"] = rest.make("/v1/floating-ips", **fields)
-        forwarding = {"internal_port_id": vm["id"], "protocol": "tcp", "external_port": 80, "internal_port": 8080}
+        backend = made[f"{prefix}backend"] = rest.make("/v1/ports", network_id=inside["id"])
+        forwarding = {"internal_port_id": backend["id"], "protocol": "tcp", "external_port": 80, "internal_port": 8080}
         made[f"{prefix}forwarding"] = rest.make("/v1/port-forwardings", floating_ip_id=shared["id"], **forwarding)
     host = {"network_id": made["outside"]["id"], "ip_address": "192.0.2.99", "mac_address": "02:00:00:00:00:01"}
     made["host"] = rest.make("/v1/neighbours", **host)
@@ -46,13 +47,13 @@ def made(rest: RestServer) -> dict[str, dict[str, Any]]:
         ("ports?router_id={router}", ["leg", "way-out"]),
         ("ports?router_id={router}&network_id={outside}", ["way-out"]),
         ("ports?router_id={router}&router_id={other-router}&device_owner=network:router_gateway", ["way-out", "other-way-out"]),
-        ("ports?network_id={inside}", ["leg", "vm"]),
+        ("ports?network_id={inside}", ["leg", "vm", "backend"]),
         ("floating-ips?port_id={vm}", ["floating"]),
         ("floating-ips?port_id={vm}&port_id={other-vm}", ["floating", "other-floating"]),
         ("floating-ips?port_id={leg}", []),
         ("port-forwardings?floating_ip_id={shared}", ["forwarding"]),
         ("port-forwardings?floating_ip_id={shared}&protocol=udp", []),
-        ("port-forwardings?internal_port_id={other-vm}", ["other-forwarding"]),
+        ("port-forwardings?internal_port_id={other-backend}", ["other-forwarding"]),
         ("neighbours?network_id={outside}", ["host"]),
         ("neighbours?network_id={inside}", []),
         ("neighbours?learned=false", ["host"]),
@@ -94,7 +95,7 @@ def test_the_topology_has_routers_and_ways_from_outside(rest: RestServer, made: 
         (key("floating", "floating-ip"), "floating_network_id", key("outside", "network")),
         (key("floating", "floating-ip"), "port_id", key("vm", "port")),
         (key("forwarding", "port-forwarding"), "floating_ip_id", key("shared", "floating-ip")),
-        (key("forwarding", "port-forwarding"), "internal_port_id", key("vm", "port")),
+        (key("forwarding", "port-forwarding"), "internal_port_id", key("backend", "port")),
         (key("host", "neighbour"), "network_id", key("outside", "network")),
     } <= links
     chosen = rest("GET", "/v1/topology?kind=router&kind=floating-ip").json()

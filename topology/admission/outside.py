@@ -47,6 +47,7 @@ def floating_ip(context: Context) -> FloatingIp:
         other: FloatingIp = view.get("floating-ip", id)
         if id != new.id and other.fixed_ip_address == fixed:
             raise Refused(409, "port_id", f"{fixed} of port {port.id} has {context.held('floating-ip', id)} already")
+    _check_one_way_out(view, port, fixed, "port-forwarding", "port_id")
     return replace(new, fixed_ip_address=fixed)
 
 
@@ -182,7 +183,17 @@ def port_forwarding(context: Context) -> PortForwarding:
     wish = None if moved and "internal_ip_address" not in context.write.fields else new.internal_ip_address
     inside = _inside(port, floating.floating_ip_address or "", wish, "internal_ip_address")
     _check_reach(context.view, port, inside, floating.floating_network_id, "internal_port_id")
+    _check_one_way_out(context.view, port, inside, "floating-ip", "internal_port_id")
     return replace(new, internal_ip_address=inside)
+
+
+def _check_one_way_out(view: View, port: Port, address: str, kind: str, field: str) -> None:
+    """Answers leave by a VM's floating IP, or by the gateway where ports are forwarded: an address has one of the two."""
+    for other, id, leads_to in _standing_for(view, port.id):
+        if other == kind and leads_to == address:
+            raise Refused(
+                409, field, f"{kind} {id} leads to {address} of port {port.id} already: delete or detach it first"
+            )
 
 
 # --- hosts outside -----------------------------------------------------------------------------------------------
