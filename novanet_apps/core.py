@@ -20,6 +20,7 @@ from novanet_apps.reconciler import Reconciler
 from pipelines.compiler import Compiler, Feature
 from topology.changes import Change, Edit
 from topology.graph import Topology
+from topology.links import is_alive
 
 LOG = logging.getLogger(__name__)
 
@@ -92,13 +93,8 @@ class Core:
 
     def active_gateway(self, router_id: str) -> str | None:
         """The hypervisor that is a router's gateway now: the best that somebody's probe (BFD) reaches, or nobody probes."""
-        return next((id for id in self.topology.gateways_of(router_id) if self._is_alive(id)), None)
-
-    def _is_alive(self, gateway: str) -> bool:
-        """Asks only those whose probes are seen as they are now."""
-        links = self.topology.links_to(gateway)
-        seen = [link.up for link in links if self.hypervisors.connected(link.hypervisor_id)]
-        return not seen or any(seen)
+        topology, seen = self.topology, self.hypervisors.connected
+        return next((id for id in topology.gateways_of(router_id) if is_alive(topology, id, seen)), None)
 
     def counters(self) -> dict[str, Metric]:
         """The metrics of all parts, by name."""

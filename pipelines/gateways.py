@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from topology.graph import Topology
-from topology.model import Network, Port, Router
+from topology.model import Link, Network, Port, Router
 from topology.mtu import network_mtu
 
 from . import fields as f
@@ -55,7 +55,7 @@ OWN_ADDRESS = 200
 REDIRECT_GROUPS, RELAY_GROUPS, ACTIVE_GROUPS, ENTER_GROUPS = (0xFE000000 | n << 16 for n in range(4))
 """Groups of routers: + key."""
 COMPANY = 0xFFFF0001
-"""A group that is alive while this hypervisor sees another one, or could see one only and so cannot tell which is lost."""
+"""A group that is alive while this hypervisor sees another one, or has seen one only and so cannot tell which is lost."""
 ENOUGH = 32
 """Probes that are watched for that."""
 
@@ -105,8 +105,9 @@ def way_out(topology: Topology, router_id: str | None) -> WayOut | None:
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     """What failover watches."""
     yield ALIVE
-    ports = sorted(link.ofport for link in topology.links_from(hypervisor) if link.ofport is not None)
-    watched: list[int] | list[None] = ports[:ENOUGH] if len(ports) > 1 else [None]
+    links = [link for link in topology.links_from(hypervisor) if link.ofport is not None]
+    waits = len(links) > 1 or any(not link.settled for link in links)
+    watched = sorted(link.ofport for link in links if link.ofport is not None)[:ENOUGH] if waits else [None]
     yield Group(COMPANY, "fast_failover", tuple(Bucket((), watch_port=port) for port in watched))
 
 
@@ -168,9 +169,9 @@ def _tunnel(topology: Topology, gateway: str) -> tuple[Action, ...]:
 
 
 def _probe(topology: Topology, hypervisor: str, peer: str) -> int | None:
-    """The OpenFlow port of the probe to another hypervisor; None until it is there."""
-    link = topology.get("link", f"{hypervisor}/{peer}")
-    return link.ofport if link is not None else None
+    """The OpenFlow port of the probe to another hypervisor; None, which passes for alive, until it can be believed."""
+    link: Link | None = topology.get("link", f"{hypervisor}/{peer}")
+    return link.ofport if link is not None and link.settled else None
 
 
 # --- at a gateway ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from .changes import Change
@@ -28,6 +28,15 @@ def watched(topology: Topology, hypervisor_id: str) -> dict[int, Peer]:
         for peer in found
         if peer is not None and peer.hypervisor_key is not None and peer.tunnel_ip is not None
     }
+
+
+def is_alive(topology: Topology, hypervisor_id: str, seen: Callable[[str], bool]) -> bool:
+    """Whether somebody's probe reaches a hypervisor, or nobody's tells anything.
+
+    ``seen`` says of a hypervisor whether its probes are known as they are now.
+    """
+    found = [link.up for link in topology.links_to(hypervisor_id) if link.settled and seen(link.hypervisor_id)]
+    return not found or any(found)
 
 
 def concerned(topology: Topology, changes: Iterable[Change]) -> set[str]:

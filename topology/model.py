@@ -487,6 +487,8 @@ class Link(Struct, frozen=True, kw_only=True):
     peer_id: str
     ofport: int | None = None
     up: bool = False
+    settled: bool = True
+    """Whether ``up`` can be believed: the session was up since the port was made, or had the time to come up."""
 
 
 class Listener(Struct, frozen=True, kw_only=True):

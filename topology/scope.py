@@ -348,12 +348,13 @@ def _link(topology: Topology, change: Change) -> Iterator[Dirty]:
     """Gateways are found by the number of the port that watches them; whether it is up the switch sees itself."""
     if _same(change, "up"):
         return
-    here = (change.new or change.old).hypervisor_id
+    link = change.new or change.old
+    here = link.hypervisor_id
     routers = {router for router in topology.all("router") if here in topology.gateways_of(router)}
     for network in topology.reached_from(here):
         routers.update(interface.router_id or "" for interface in topology.routed_by(network))
     for router in routers:
-        if topology.gateways_of(router):
+        if link.peer_id in topology.gateways_of(router):
             yield here, ("router", router)
     yield here, ("base", here)
 

@@ -32,6 +32,8 @@ SLICE = 0.010
 VIFS_AT_ONCE = 200
 """Interfaces published in one batch of edits."""
 TRANSACTION_TIMEOUT = 10.0
+SETTLING = 3.0
+"""Seconds after which a probe that never was up is believed: BFD sends once a second until then (RFC 5880, section 6.8.3)."""
 MAX_DUPLICATES_SHOWN = 10
 REPAIRED_TABLES = frozenset({"Open_vSwitch", "Bridge", "Controller"})
 
@@ -75,6 +77,9 @@ class Host:
         self._fulfilled = -1
         """For which of these everything was found to be right."""
         self._links: dict[str, Link] = registry.links_of(hypervisor.id) if inherits else {}
+        self._tried_since: dict[str, float] = {}
+        """Since when probes try that were never up, by the ids of whom they watch."""
+        self._looking_again: Any = None
         self._looking = False
 
     def start(self) -> None:
@@ -83,8 +88,9 @@ class Host:
 
     def stop(self) -> None:
         """Close the session; observations stay."""
-        if self._calming is not None:
-            self._calming.cancel()
+        for timer in (self._calming, self._looking_again):
+            if timer is not None:
+                timer.cancel()
         mender, self._mender = self._mender, None
         if mender is not None:
             mender.kill()
@@ -230,9 +236,12 @@ class Host:
         for peer, link in news.items():
             if link is None:
                 del self._links[peer]
+                self._tried_since.pop(peer, None)
             else:
                 self._links[peer] = link
         self._registry.observe_links(self.hypervisor.id, news)
+        if self._looking_again is None and any(not link.settled for link in self._links.values()):
+            self._looking_again = eventlet.spawn_after(SETTLING / 3, self._look_again)
 
     def _link(self, peer: str) -> Link | None:
         """A probe as it is now; None when there is none, or none is wanted."""
@@ -241,7 +250,22 @@ class Host:
             return None
         status = read(interface, "bfd_status")
         up = status.get("state") == "up" and status.get("forwarding") == "true"
-        return Link(hypervisor_id=self.hypervisor.id, peer_id=peer, ofport=self.seen.opened(interface)[0], up=up)
+        settled = self._has_settled(peer, up or status.get("flap_count", "0") != "0")
+        ofport = self.seen.opened(interface)[0]
+        return Link(hypervisor_id=self.hypervisor.id, peer_id=peer, ofport=ofport, up=up, settled=settled)
+
+    def _has_settled(self, peer: str, was_up: bool) -> bool:
+        """Whether a probe tells something: one that was never up, only once it had the time for that."""
+        if was_up:
+            self._tried_since.pop(peer, None)
+            return True
+        now = time.monotonic()
+        return now - self._tried_since.setdefault(peer, now) >= SETTLING
+
+    def _look_again(self) -> None:
+        """Those that are still trying may have had their time."""
+        self._looking_again = None
+        self._publish_links(list(self._tried_since))
 
     def _own_interface(self, name: str) -> Row | None:
         """The interface of one of NovaNet's ports, if it is on the integration bridge."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.switch.conftest import program, schema
+from tools.lab.jsonrpc import listens
 
 DEADLINE = 20.0
 """Seconds that a daemon may take."""
@@ -43,7 +44,7 @@ class Ovs:
         path = self.directory / "db.sock"
         path.unlink(missing_ok=True)
         self._start("ovsdb-server", f"{self.directory}/conf.db", *self._options)
-        wait_for(path.exists)
+        wait_for(lambda: listens(path), f"{path} listens")
 
     def kill_server(self) -> None:
         """End ovsdb-server without a farewell."""

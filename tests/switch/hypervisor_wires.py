@@ -6,6 +6,8 @@ from tests.switch.hypervisor_world import MESH, World, ident  # first: it makes 
 
 import eventlet  # isort: skip
 
+from msgspec.structs import replace
+
 from novanet_apps.hypervisors.ports import probe_name
 from tests.switch.daemons import Ovs, wait_for
 from topology.changes import Edit
@@ -152,8 +154,10 @@ def watches_gateways(world: World) -> None:
     assert not links(world), "nobody uses the gateway yet"
     vm(world, 700, h2)
     wait_for(lambda: len(links(world)) == 2 and all(link.ofport for link in links(world).values()))
-    assert links(world)[f"{h1}/{h2}"] == Link(hypervisor_id=h1, peer_id=h2, ofport=61000, up=False)
-    assert links(world)[f"{h2}/{h1}"] == Link(hypervisor_id=h2, peer_id=h1, ofport=61000, up=False)
+    expected = Link(hypervisor_id=h1, peer_id=h2, ofport=61000, up=False, settled=False)
+    assert links(world)[f"{h1}/{h2}"] == expected
+    assert links(world)[f"{h2}/{h1}"] == replace(expected, hypervisor_id=h2, peer_id=h1)
+    wait_for(lambda: links(world)[f"{h1}/{h2}"] == replace(expected, settled=True), "it had its time")
     name = probe_name(0x2A)
     assert name == "nn-bfd-2a"
     assert first.get("interface", name, "type") == "geneve"

@@ -64,8 +64,8 @@ class Outside(Switches):
         order = tuple(RouterGateway(id, 9 - number) for number, id in enumerate(hypervisors))
         self.edit("router", "r", gateway_hypervisors=order)
 
-    def link(self, here: str, there: str, ofport: int | None) -> None:
-        link = Link(hypervisor_id=here, peer_id=there, ofport=ofport, up=True)
+    def link(self, here: str, there: str, ofport: int | None, settled: bool = True) -> None:
+        link = Link(hypervisor_id=here, peer_id=there, ofport=ofport, up=settled, settled=settled)
         self.apply(Edit("link", f"{here}/{there}", link))
 
     def lose(self, here: str, *there: str) -> None:

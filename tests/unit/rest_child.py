@@ -56,6 +56,8 @@ class Store:
             raise RuntimeError(self.fail)
         if not self.ready:
             raise Refused(503, "", "the intent store is not ready: connecting")
+        if len(writes) == 1:
+            eventlet.sleep(0)
         draft = Draft(self.core.topology)
         made = []
         for index, write in enumerate(writes):
@@ -67,8 +69,6 @@ class Store:
             for each in (*consequences(draft, edit), edit):
                 draft.stage(each)
             made.append(edit.value)
-        if len(writes) == 1:
-            eventlet.sleep(0)
         self.core.apply(draft.edits)
         return made
 

@@ -99,6 +99,28 @@ def test_of_two_hypervisors_the_gateway_stays_one_when_the_other_dies() -> None:
     assert world.asks("h2", OUTER)
 
 
+def test_a_gateway_gives_way_to_a_better_one_until_its_probe_can_be_believed() -> None:
+    """BFD needs a second or two to come up: who takes over before disturbs a gateway that is well."""
+    world = Outside()
+    world.lose("h3", "h2")
+    assert world.asks("h3", OUTER)
+    world.link("h3", "h2", 2002, settled=False)
+    assert world.asks("h3", OUTER) == []
+    world.link("h3", "h2", 2002)
+    assert world.asks("h3", OUTER)
+
+
+def test_of_two_hypervisors_none_is_the_gateway_before_it_could_see_the_other() -> None:
+    world = Outside()
+    for link in ("h2/h1", "h3/h1", "h1/h2", "h1/h3"):
+        world.apply(Edit("link", link, None))
+    world.lose("h2", "h3")
+    world.link("h2", "h3", 2003, settled=False)
+    assert world.asks("h2", OUTER) == []
+    world.link("h2", "h3", 2003)
+    assert world.asks("h2", OUTER)
+
+
 # --- what comes from outside -------------------------------------------------------------------------------------
 
 

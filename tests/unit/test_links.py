@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from topology import links
 from topology.changes import Change, Edit
-from topology.model import RouterGateway
+from topology.model import Link, RouterGateway
 
 from .world import World
 
@@ -43,6 +43,26 @@ def test_a_hypervisor_without_a_tunnel_endpoint_is_not_watched() -> None:
     world.port("p", "in", on="h3")
     world.apply(Edit("hypervisor", "h3", replace(world.topology.get("hypervisor", "h3"), tunnel_ip=None)))
     assert watched(world)["h1"] == {"h2"}
+
+
+def test_who_is_alive_is_asked_of_probes_that_tell_something() -> None:
+    world = realm()
+
+    def alive() -> bool:
+        return links.is_alive(world.topology, "h1", lambda id: id != "h4")
+
+    def link(here: str, up: bool, settled: bool = True) -> None:
+        world.apply(Edit("link", f"{here}/h1", Link(hypervisor_id=here, peer_id="h1", up=up, settled=settled)))
+
+    assert alive(), "nobody looks"
+    link("h2", up=False, settled=False)
+    assert alive(), "it was not up yet"
+    link("h4", up=False)
+    assert alive(), "that was seen long ago"
+    link("h2", up=False)
+    assert not alive()
+    link("h3", up=True)
+    assert alive(), "somebody sees it"
 
 
 def step(world: World, rng: random.Random, number: int) -> list[Change]:

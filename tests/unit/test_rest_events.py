@@ -91,6 +91,7 @@ def test_a_hypervisor_takes_along_what_is_on_it(rest: RestServer) -> None:
     hypervisor = rest.make("/v1/hypervisors", name=f"hv-{uuid4().hex[:6]}")
     network = rest.make("/v1/networks")
     port = rest.make("/v1/ports", network_id=network["id"])
+    nobody_watches(rest)
     rest.evaluate(f"plug({port['id']!r}, {hypervisor['id']!r})")
     with Follower(rest) as follower:
         follower.next()
@@ -119,8 +120,7 @@ def test_a_vm_takes_along_the_ways_to_it_from_outside(rest: RestServer) -> None:
 
     def told(expression: str, *objects: dict[str, Any]) -> None:
         """Who begins to follow is told of all the objects' status when that happens."""
-        wait_for(rest, "api.counters.event_clients", 0)
-        wait_for(rest, "api.events._feed._running", False)
+        nobody_watches(rest)
         with Follower(rest) as follower:
             follower.next()
             rest.evaluate(expression)
@@ -273,9 +273,14 @@ def test_statuses_are_looked_at_only_while_somebody_watches(rest: RestServer) ->
     with Follower(rest) as follower:
         follower.next()
         assert looks() > 0
+    nobody_watches(rest)
+    assert looks() == 0
+
+
+def nobody_watches(rest: RestServer) -> None:
+    """Until those who followed are found to be gone, and what was known of statuses is forgotten."""
     wait_for(rest, "api.counters.event_clients", 0)
     wait_for(rest, "api.events._feed._running", False)
-    assert looks() == 0
 
 
 def wait_for(rest: RestServer, expression: str, value: object) -> None:

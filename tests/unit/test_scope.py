@@ -292,7 +292,8 @@ class Editor:
     def change_link(self) -> list:
         here, there = self.rng.sample(HYPERVISORS, 2)
         id = f"{here}/{there}"
-        link = Link(hypervisor_id=here, peer_id=there, ofport=self.rng.choice([None, 2000 + self.number]), up=True)
+        ofport, settled = self.rng.choice([None, 2000 + self.number]), self.rng.random() < 0.5
+        link = Link(hypervisor_id=here, peer_id=there, ofport=ofport, up=True, settled=settled)
         return self.world.apply(Edit("link", id, link if self.rng.random() < 0.8 else None))
 
     def change_floating_ip(self) -> list:
