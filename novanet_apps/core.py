@@ -14,9 +14,12 @@ from novanet_apps.drops import Drops
 from novanet_apps.flow_engine import FlowEngine
 from novanet_apps.hypervisors import Hypervisors
 from novanet_apps.intent import IntentStore
+from novanet_apps.intent.identities import IdentityCollector
 from novanet_apps.metrics import Metric, collect
+from novanet_apps.policy_log import PolicyLog
 from novanet_apps.punts import Punts
 from novanet_apps.reconciler import Reconciler
+from novanet_apps.rule_counters import RuleCounters
 from pipelines.compiler import Compiler, Feature
 from topology.changes import Change, Edit
 from topology.graph import Topology
@@ -47,6 +50,9 @@ class Core:
         self.reconciler = Reconciler(self)
         self.punts = Punts(self)
         self.drops = Drops(self)
+        self.rule_counters = RuleCounters(self)
+        self.policy_log = PolicyLog(self)
+        self.identities = IdentityCollector(self)
         self._subscribers: list[Callable[[list[Change]], None]] = []
         self._started = False
 
@@ -67,6 +73,7 @@ class Core:
         self.store.on_ready(_spare_the_collector)
         self.store.on_ready(self.reconciler.store_ready)
         self.store.on_ready(self.hypervisors.complete)
+        self.store.on_ready(self.identities.start)
         self.store.start()
 
     def close(self) -> None:

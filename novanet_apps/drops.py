@@ -48,11 +48,14 @@ class Drops:
 
     def _refresh(self, hypervisor: str) -> None:
         owner = ("base", hypervisor)
+        flows = self.core.engine.counted(hypervisor, owner, TIMEOUT)
+        if flows is None:
+            return
         reasons = self._reasons(hypervisor)
         found: Counter[Reason] = Counter()
-        for key, packets in self.core.engine.packets(hypervisor, owner, TIMEOUT):
-            if key in reasons:
-                found[reasons[key]] += packets
+        for flow in flows:
+            if flow.key in reasons:
+                found[reasons[flow.key]] += flow.packets
         self.packets[hypervisor] = found
 
     def _reasons(self, hypervisor: str) -> dict[Key, Reason]:
@@ -62,5 +65,6 @@ class Drops:
         for rule in rules:
             if isinstance(rule, Flow) and not rule.actions and rule.goto is None:
                 table = tables.PIPELINE[rule.table]
-                found[rule.key] = (table.name, rule.reason or table.reason)
+                if reason := rule.reason or table.reason:  # else it only finds nothing
+                    found[rule.key] = (table.name, reason)
         return found

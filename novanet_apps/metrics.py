@@ -64,8 +64,30 @@ def collect(core: Core) -> dict[str, Metric]:
             "gauge", "Multicast groups of networks that VMs want.",
             sum(bool(listener.ports) for listener in core.topology.all("listener").values()),
         ),
+        "novanet_identities": (
+            "gauge", "Distinct sets of security groups and labels of ports, retired ones included.",
+            len(core.topology.identities),
+        ),
+        "novanet_identities_collected_total": (
+            "counter", "Identities deleted because no port had them.", core.identities.counters["deleted"],
+        ),
         "novanet_punt_seconds": (
             "histogram", "How long answers to such packets took in the controller, by reason.", _times(core.punts),
+        ),
+        "novanet_security_group_packets_total": (
+            "counter", "Packets that rules of security groups decided, by group, direction and action.",
+            core.rule_counters.series("packets"),
+        ),
+        "novanet_security_group_bytes_total": (
+            "counter", "Bytes of such packets, from the Ethernet header on.", core.rule_counters.series("bytes"),
+        ),
+        "novanet_security_group_log_entries_total": (
+            "counter", "Entries of the log of security groups, by verdict.",
+            [({"verdict": verdict}, made) for verdict, made in sorted(core.policy_log.entries.items())],
+        ),
+        "novanet_security_group_log_suppressed_total": (
+            "counter", "Packets that were not logged because there were too many at once for the controller.",
+            core.policy_log.suppressed,
         ),
         "novanet_drops_total": ("counter", "Packets dropped, by hypervisor, table and reason.", _drops(core)),
         "novanet_loop_lag_ms_max": (

@@ -125,4 +125,4 @@ class Punts:
 
 def through(table: Table, vni: int, registers: Iterable[Action] = ()) -> tuple[Action, ...]:
     """The actions that put a packet of the controller into a table, as one of a network."""
-    return (set_field(f.NETWORK, vni), *registers, resubmit(table.number))
+    return (set_field(f.NETWORK, vni), set_bits(f.EXEMPT, 1), *registers, resubmit(table.number))

@@ -29,6 +29,8 @@ LOG = logging.getLogger(__name__)
 
 BIND_AFTER = 0.05
 """Seconds until it is recorded where a port was plugged."""
+BIND_LATER, BIND_BY = 1.0, 60.0
+"""Seconds between looks whether the switches are done, and after which it is recorded though they are not."""
 SLICE = 0.008
 """Seconds of compiling between two looks at the event loop."""
 
@@ -115,10 +117,13 @@ class Reconciler:
         Nobody waits for that, so the switches come first.
         """
         if not self._unbound:
-            spawn_after(BIND_AFTER, self._bind)
+            spawn_after(BIND_AFTER, self._bind, time.monotonic() + BIND_BY)
         self._unbound[port_id] = None
 
-    def _bind(self) -> None:
+    def _bind(self, by: float) -> None:
+        if time.monotonic() < by and (self._dirty or any(map(self.core.engine.unconfirmed, self._known))):
+            spawn_after(BIND_LATER, self._bind, by)
+            return
         ports, self._unbound = self._unbound, {}
         for port_id in ports:
             port = self.core.topology.get("port", port_id)
@@ -234,6 +239,13 @@ class Reconciler:
         vif = self.core.topology.get("vif", port_id)
         if vif is not None and vif.error:
             yield f"interface {vif.interface}: {vif.error}"
+
+    def unconfirmed(self, hypervisor: str) -> set[Owner] | None:
+        """The owners whose state on a hypervisor is not yet what the graph says; None while that cannot be known."""
+        if self._absent(hypervisor):
+            return None
+        pending = self.core.engine.unconfirmed(hypervisor)
+        return None if pending is None else pending | self._dirty.get(hypervisor, {}).keys()
 
     def _absent(self, hypervisor: str) -> str:
         """Why a hypervisor cannot confirm anything now; empty when it can."""

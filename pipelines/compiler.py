@@ -8,17 +8,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from topology.graph import Topology
 
-from . import gateways, multicast, nat, neighbours, overlay, provider, punting, routing, services, switching
+from . import (
+    gateways,
+    multicast,
+    nat,
+    neighbours,
+    overlay,
+    policy,
+    provider,
+    punting,
+    routing,
+    rulesets,
+    services,
+    switching,
+)
 from . import tables as t
 from .flow import Flow, Rule
+from .placement import Placed, placed
 
 Owner = tuple[str, str]
-Compile = Callable[[Topology, str, str], Iterable[Rule]]
-"""(graph, hypervisor, id of the owner) -> its rules there."""
+Compile = Callable[[Topology, str, Any], Iterable[Rule]]
+"""(graph, hypervisor, id of the owner) -> its rules there. Of a port it gets what ``placed`` found instead of the id."""
 
 
 class Feature(NamedTuple):
@@ -41,8 +55,11 @@ MULTICAST = Feature(
     {"base": multicast.base, "network": multicast.network, "port": multicast.port, "listener": multicast.listener},
 )
 PROVIDER = Feature("provider", {"base": provider.base, "network": provider.network, "port": provider.port})
+POLICY = Feature(
+    "policy", {"base": policy.base, "port": policy.port, "router": policy.router, "policy": rulesets.policy}
+)
 
-FEATURES = (SWITCHING, SERVICES, ROUTING, GATEWAYS, NEIGHBOURS, NAT, PUNTING, OVERLAY, PROVIDER, MULTICAST)
+FEATURES = (SWITCHING, SERVICES, ROUTING, GATEWAYS, NEIGHBOURS, NAT, PUNTING, OVERLAY, PROVIDER, MULTICAST, POLICY)
 
 
 class Compiler:
@@ -63,10 +80,13 @@ class Compiler:
         """The same for somebody who only wants to know."""
         kind, id = owner
         rules: list[Rule] = list(self._misses) if kind == "base" else []
+        subject: str | Placed | None = placed(topology, hypervisor, id) if kind == "port" else id
+        if subject is None:
+            return rules
         for feature in self.features:
             compiler = feature.compilers.get(kind)
             if compiler is not None:
-                rules += compiler(topology, hypervisor, id)
+                rules += compiler(topology, hypervisor, subject)
         return rules
 
 

@@ -122,6 +122,8 @@ TCP_SRC = Field("tcp_src", OPENFLOW_BASIC, 13, 2)
 TCP_DST = Field("tcp_dst", OPENFLOW_BASIC, 14, 2)
 UDP_SRC = Field("udp_src", OPENFLOW_BASIC, 15, 2)
 UDP_DST = Field("udp_dst", OPENFLOW_BASIC, 16, 2)
+SCTP_SRC = Field("sctp_src", OPENFLOW_BASIC, 17, 2)
+SCTP_DST = Field("sctp_dst", OPENFLOW_BASIC, 18, 2)
 ICMPV4_TYPE = Field("icmpv4_type", OPENFLOW_BASIC, 19, 1)
 ICMPV4_CODE = Field("icmpv4_code", OPENFLOW_BASIC, 20, 1)
 ARP_OP = Field("arp_op", OPENFLOW_BASIC, 21, 2)
@@ -146,13 +148,15 @@ IP_TTL = Field("nw_ttl", NXM_1, 29, 1)
 PKT_MARK = Field("pkt_mark", NXM_1, 33, 4)
 """The mark of Linux's packet (ovs-fields(7))."""
 TCP_FLAGS = Field("tcp_flags", NXM_1, 34, 2, width=12)
+CONJ_ID = Field("conj_id", NXM_1, 37, 4)
+"""Which conjunctive match the packet has met (``flow.conjunction``). It is matched whole."""
 CT_STATE = ConnectionState("ct_state", NXM_1, 105, 4, width=8)
 """What conntrack knows of the packet: ``CT_NEW`` and the others. 0 for one that it has not seen."""
 CT_ZONE = Field("ct_zone", NXM_1, 106, 2)
 CT_MARK = Field("ct_mark", NXM_1, 107, 4)
 CT_LABEL = Field("ct_label", NXM_1, 108, 16)
 CT_NW_PROTO = Field("ct_nw_proto", NXM_1, 119, 1)
-"""This and the following are those of the connection's first packet, before any NAT; they need ``ct_state`` with +trk."""
+"""This and the following are those of the connection's first packet, before any NAT; they need ``ct_state`` with +trk-inv."""
 CT_NW_SRC = Field("ct_nw_src", NXM_1, 120, 4)
 CT_NW_DST = Field("ct_nw_dst", NXM_1, 121, 4)
 CT_IPV6_SRC = Field("ct_ipv6_src", NXM_1, 122, 16)
@@ -208,7 +212,9 @@ IN_PORT_KEY = register(1)
 OUT_PORT_KEY = register(2)
 """Key of the VM port that the packet goes to; 0 while undecided or for several."""
 SRC_IDENTITY = register(3)
+"""Identity of the VM port that sent the packet (DESIGN section 6); 0 for anything else."""
 DST_IDENTITY = register(4)
+"""Identity of the VM port that the packet goes to; 0 for anything else, or several."""
 PEER = register(5)
 """Key of the hypervisor that the packet is tunnelled to."""
 FLAGS = register(6)
@@ -225,6 +231,22 @@ AS_ROUTER = Bits(FLAGS, 4, 1)
 """The advertisement that answers is a router's."""
 MET = Bits(FLAGS, 5, 1)
 """Whether the sender of an ARP or ND message is a known neighbour was looked up already."""
+EXEMPT = Bits(FLAGS, 6, 1)
+"""NovaNet made the packet: an answer of a router, or of the controller."""
+TO_SEVERAL = Bits(FLAGS, 7, 1)
+"""Broadcast, multicast, or for a MAC address that stands behind a port together with others."""
+OUTWARD = Bits(FLAGS, 8, 1)
+"""The packet of a VM here leaves for the outside; else, while policy looks at it, it stays inside."""
+INWARD = Bits(FLAGS, 9, 1)
+"""The policy of the receiver is looked at; else that of the sender."""
+LEFT = Bits(FLAGS, 10, 1)
+"""The policy of the sender has let the packet go."""
+KEPT = Bits(FLAGS, 11, 1)
+"""The connection stays even when the rule that allows it is gone."""
+ASKS = Bits(FLAGS, 12, 1)
+"""ARP, or a neighbour solicitation."""
+ZONE = Bits(FLAGS, 16, 16)
+"""Conntrack zone of the VM port that sends, or gets, the packet."""
 PUNT = register(0)
 """Why the packet goes to the controller: one of ``punting.Reason``."""
 ROUTER = register(7)
@@ -237,6 +259,18 @@ ROUTE = register(12)
 """Number of the route with several next hops that the packet takes; 0: it has one."""
 SLOT = register(13)
 """Which share of that route's flows the packet belongs to."""
+RULE = register(14)
+"""Key of the security group rule that has decided; 0 when none did."""
+LOGS = Bits(RULE, 31, 1)
+"""It has its decisions logged."""
+WHO = register(14)
+"""Key of the port whose identity is looked for."""
+FOUND = register(15)
+"""Its identity."""
+LOCAL = register(14)
+"""Identity whose policy is looked at."""
+OTHER = register(15)
+"""Identity at the other end."""
 
 GENEVE_OPTION_CLASS, GENEVE_OPTION_TYPE = 0xFFF1, 0x01
 """An experimental class (RFC 8926 section 7); not critical, since only NovaNet's own endpoints are spoken to."""
@@ -248,7 +282,7 @@ TUN_OPTION_IDENTITY = Bits(TUN_OPTION, 32, 32)
 CT_NEW, CT_ESTABLISHED, CT_RELATED, CT_REPLY, CT_INVALID, CT_TRACKED, CT_SNAT, CT_DNAT = (1 << n for n in range(8))
 """Bits of CT_STATE."""
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 MULTICAST_BIT = 0x010000000000
 NO_PORT = 0xFFFF
 """OFPP_NONE of OpenFlow 1.0, in whose numbers INGRESS is."""

@@ -219,6 +219,7 @@ def check_pkt_larger(size: int, target: Bits) -> bytes:
 
 
 _CHECK = Layout(">HH4s6x")
+_CONJUNCTION = Layout(">BBI")
 _MULTIPATH = Layout(">HH2xHHI2xH4s")
 _CONNTRACK = Layout(">HIHB3xH")
 
@@ -259,6 +260,18 @@ def multipath(
         HASHED[fields], basis, ALGORITHMS[algorithm], links - 1, arg,
         bits.offset << 6 | bits.width - 1, _register(bits, bits.width),
     )  # fmt: skip
+
+
+def conjunction(id: int, clause: int, clauses: int) -> bytes:
+    """NXAST_CONJUNCTION: what this flow matches meets ``clause``, 1 to ``clauses``, of the conjunctive match ``id``.
+
+    A packet that meets all of them, in flows of one table and one priority, is looked up again with CONJ_ID set (32 bits; see
+    "Conjunctive Match Fields" in ovs-fields(7)). Such a flow has no other actions than these. Raises ValueError unless there
+    are 2 to 64 clauses and this is one of them.
+    """
+    if not 2 <= clauses <= 64 or not 1 <= clause <= clauses:
+        raise ValueError(f"conjunction {id:#x}: there is no clause {clause} of {clauses}; there can be 2 to 64")
+    return bytes.fromhex("ffff0010 00002320 0022") + _CONJUNCTION.pack(clause - 1, clauses, id)
 
 
 def ct_clear() -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from typing import NamedTuple
 
 from .claims import Claims, Owner, Plan
 from .flow import Flow, Group, Rule
@@ -34,6 +35,16 @@ class Wanted:
     def __len__(self) -> int:
         """How many rules they are."""
         return len(self.flows) + len(self.groups) + len(self.meters)
+
+
+class Snapshot(NamedTuple):
+    """What a bridge is to have at one moment, encoded for an OpenFlow ``version``. Not to be changed."""
+
+    version: int
+    flows: Mapping[bytes, bytes]
+    groups: Mapping[int, bytes]
+    owned: Sequence[tuple[Owner, tuple[bytes, ...]]]
+    """The keys of every owner's flows."""
 
 
 class Ledger:
@@ -88,6 +99,12 @@ class Ledger:
             for id, body in shelf.bodies.items():
                 total ^= _hash(kind, id.to_bytes(4, "big"), body)
         return f"{total:032x}"
+
+    def snapshot(self) -> Snapshot:
+        """All flows and groups, as they are now."""
+        return Snapshot(
+            self.version, dict(self._flows.bodies), dict(self._groups.bodies), list(self._flows.owned.items())
+        )
 
     # --- what owners want ----------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from . import tables as t
 from .addresses import addresses_of
 from .flow import Action, Flow, Rule, match, resubmit, set_field
 from .packets.multicast import IGMP, MLD_DONE, MLD_QUERY, MLD_REPORT1, MLD_REPORT2, always_flooded
-from .placement import live_vni, placed
+from .placement import Placed, live_vni
 from .punting import Reason, punt
 from .services import ICMPV6
 
@@ -58,10 +58,9 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
             yield Flow(t.SERVICES.number, TELL_WIRE, match(f.NETWORK(vni), *report), actions, goto=t.PUNT.number)
 
 
-def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
     """A VM that has no address yet may report groups (RFC 3376 section 4.2.13); for MLD ``switching`` sees to it."""
-    found = placed(topology, hypervisor, port_id)
-    if found is None or not found.here or not found.port.port_security_enabled:
+    if not found.here or not found.port.port_security_enabled:
         return
     for mac, prefixes in addresses_of(found.port).allowed.items():
         if prefixes.v4:
@@ -81,7 +80,7 @@ def listener(topology: Topology, hypervisor: str, listener_id: str) -> Iterator[
         return
     address = (f.ETH_TYPE(f.IPV6), f.IPV6_DST(group)) if ":" in found.group else (f.ETH_TYPE(f.IPV4), f.IPV4_DST(group))
     copies = tuple(
-        action for key in here for action in (set_field(f.OUT_PORT_KEY, key), resubmit(t.LOCAL_OUTPUT.number))
+        action for key in here for action in (set_field(f.OUT_PORT_KEY, key), resubmit(t.INGRESS_ADMIT.number))
     )
     yield Flow(
         t.MULTICAST.number,

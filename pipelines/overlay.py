@@ -18,7 +18,7 @@ from .punting import Reason, punt
 TUNNEL = 200
 TO_SEVERAL, TO_PORT = 200, 100
 PEER = 100
-UNKNOWN_UNICAST = 10
+UNKNOWN_UNICAST, UNKNOWN = 10, 200
 TOO_LARGE, NO_TUNNEL, FITS = 200, 100, 50
 
 FOREIGN = 0xFFFFFFFF
@@ -133,7 +133,7 @@ def _admit_with_option(address: str) -> Iterator[Flow]:
         TO_PORT,
         match(source),
         (identity, copy(f.TUN_OPTION_PORT_KEY, f.OUT_PORT_KEY)),
-        goto=t.LOCAL_OUTPUT.number,
+        goto=t.INGRESS_ADMIT.number,
     )
 
 
@@ -160,7 +160,17 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
         yield Flow(t.TUNNEL_FLOOD.number, PEER, from_here, (*sends, *foreign), goto=then)
     if foreign:
         checked = copies_to_foreign(topology, hypervisor, network_id, checked=True)
-        yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, tuple(checked))
+        yield from unknown_unicast(vni, tuple(checked))
+
+
+def unknown_unicast(vni: int, actions: tuple[Action, ...] = (), goto: t.Table | None = None) -> Iterator[Flow]:
+    """What becomes of packets from here for a MAC address that is no VM's."""
+    nowhere = (set_field(f.OUT_PORT_KEY, 0),)
+    yield Flow(
+        t.L2_LOOKUP.number, UNKNOWN_UNICAST, match(f.NETWORK(vni), f.ORIGIN(0)), nowhere, goto=t.EGRESS_ADMIT.number
+    )
+    unknown = match(f.NETWORK(vni), f.OUT_PORT_KEY(0), f.PEER(0))
+    yield Flow(t.OUTPUT_SELECT.number, UNKNOWN, unknown, actions, goto=None if goto is None else goto.number)
 
 
 def peers_to_copy(topology: Topology, hypervisor: str, network_id: str, receivers: Iterable[str]) -> list[int]:

@@ -1,11 +1,11 @@
-"""Where a port is, seen from one hypervisor: the question every feature begins with."""
+"""Where a port is, seen from one hypervisor: asked once for all features."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from topology.graph import Topology
-from topology.model import Network, Port
+from topology.model import Network, Port, Vif
 
 
 class Placed(NamedTuple):
@@ -19,6 +19,8 @@ class Placed(NamedTuple):
     """Whether it is on the hypervisor that asks."""
     met: bool
     """Whether the hypervisor that asks has ports in the same network."""
+    ofport: int | None
+    """Its OpenFlow port, when it is here and vswitchd has given it one."""
 
 
 def live_vni(topology: Topology, network_id: str) -> int | None:
@@ -50,4 +52,6 @@ def placed(topology: Topology, hypervisor: str, port_id: str) -> Placed | None:
     if vni is None or hypervisor not in topology.reachers_of(port.network_id):
         return None
     met = hypervisor in topology.hypervisors_of(port.network_id)
-    return Placed(port, port.port_key, vni, location, location == hypervisor, met)
+    here = location == hypervisor
+    vif: Vif | None = topology.get("vif", port_id) if here else None
+    return Placed(port, port.port_key, vni, location, here, met, vif.ofport if vif is not None else None)

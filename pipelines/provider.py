@@ -12,15 +12,15 @@ from topology.graph import Topology
 from topology.model import Bridge, Network
 
 from . import fields as f
+from . import overlay
 from . import tables as t
 from .flow import Action, Flow, Rule, match, output, pop_vlan, push_vlan, set_bits, set_field
-from .placement import live_vni, placed
+from .placement import Placed, live_vni
 
 # priorities, a band for each table
 FROM_WIRE, FOREIGN_VLAN = 300, 250
 OURS = 500
 TO_WIRE, TAGGED = 100, 50
-UNKNOWN_UNICAST = 10
 COPY = 50
 
 _TAG = 0x1000
@@ -49,7 +49,7 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
         return
     yield from _from_wire(wire, found.segmentation_id, vni)
     from_here = match(f.NETWORK(vni), f.ORIGIN(0))
-    yield Flow(t.L2_LOOKUP.number, UNKNOWN_UNICAST, from_here, goto=t.PATH_MTU.number)
+    yield from overlay.unknown_unicast(vni, goto=t.PATH_MTU)
     yield Flow(t.TUNNEL_FLOOD.number, COPY, from_here, goto=t.PROVIDER_OUTPUT.number)
     tag: tuple[Action, ...] = ()
     if found.segmentation_id is not None:
@@ -74,10 +74,9 @@ def _from_wire(wire: int, segmentation_id: int | None, vni: int) -> Iterator[Flo
         )
 
 
-def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
     """A VM here whose frames a loop outside brings back."""
-    found = placed(topology, hypervisor, port_id)
-    if found is None or not found.here or _wire(topology, hypervisor, found.port.network_id) is None:
+    if not found.here or _wire(topology, hypervisor, found.port.network_id) is None:
         return
     own = match(f.NETWORK(found.vni), f.ETH_SRC(f.mac(found.port.mac_address or "")))
     yield Flow(t.PROVIDER_ADMIT.number, OURS, own, reason="a VM's own frame came back from the physical network")

@@ -17,11 +17,26 @@ from topology.graph import Topology
 
 from . import fields as f
 from . import tables as t
-from .flow import CONTROLLER, Action, Bucket, Flow, Group, Meter, Rule, group, match, output, resubmit, set_field
-from .placement import placed
+from .flow import (
+    CONTROLLER,
+    Action,
+    Bucket,
+    Flow,
+    Group,
+    Meter,
+    Rule,
+    group,
+    match,
+    output,
+    resubmit,
+    set_bits,
+    set_field,
+)
+from .placement import Placed
 
 METERED = 100
-QUESTION = 110
+TO_LOG = 200
+ASKED, QUESTION = 120, 110
 """In table ``classify``: above that of the port that the question comes from."""
 
 SOLICITATION = 135
@@ -40,6 +55,15 @@ QUESTION_RATE, QUESTION_BURST = 500, 500
 """ARP packets and neighbour solicitations a second, and at once, that one VM may send."""
 QUESTION_METERS = 1 << 16
 """Meters of those: + the number of the OpenFlow port."""
+LOG_RATE, LOG_BURST = 20, 100
+"""Connections a second, and at once, that one rule may have logged on a bridge."""
+LOG_METERS = 1 << 17
+"""Meters of those: + the lower 16 bits of the rule's key."""
+ALL_LOGS_RATE, ALL_LOGS_BURST = 200, 400
+"""The same for all rules together; such packets do not count for the other meters."""
+ALL_LOGS_METER = 65282
+LOGGED_BYTES = 256
+"""Of a packet to be logged, enough for its headers."""
 BEGIN_ANEW = 0xFD000000
 """The group of questions that their meter has let through."""
 
@@ -61,6 +85,8 @@ class Reason(IntEnum):
     """The next hop's MAC address outside is unknown."""
     NEIGHBOUR = 12
     """A host outside told its MAC address."""
+    POLICY_LOG = 13
+    """A copy of a packet that a rule of a security group allowed, or the packet that it denied, to be logged."""
 
 
 def punt(reason: Reason) -> tuple[Action, ...]:
@@ -77,24 +103,27 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     yield Group(BEGIN_ANEW, "select", (Bucket((resubmit(t.PORT_SECURITY.number),), weight=1),))
     yield Meter(OTHERS_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
     yield Meter(BRIDGE_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
+    for question in ((f.ETH_TYPE(f.ARP),), (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(SOLICITATION))):
+        again = set_bits(f.ASKS, 1), resubmit(t.CLASSIFY.number)
+        yield Flow(t.CLASSIFY.number, QUESTION, match(f.ASKS(0), *question), again)
     yield Flow(t.PUNT.number, METERED, match(f.IN_PORT_KEY(0)), goto=t.TO_CONTROLLER.number, meter=OTHERS_METER)
     yield Flow(t.TO_CONTROLLER.number, METERED, b"", (output(CONTROLLER, WHOLE),), meter=BRIDGE_METER)
+    yield Meter(ALL_LOGS_METER, ALL_LOGS_RATE, ALL_LOGS_BURST, packets=True)
+    to_log = match(f.PUNT(int(Reason.POLICY_LOG)))
+    yield Flow(t.TO_CONTROLLER.number, TO_LOG, to_log, (output(CONTROLLER, LOGGED_BYTES),), meter=ALL_LOGS_METER)
 
 
-def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
     """The meters of a VM that is plugged here."""
-    found = placed(topology, hypervisor, port_id)
-    vif = topology.get("vif", port_id)
-    if found is None or not found.here or vif is None or vif.ofport is None:
+    if found.ofport is None:
         return
-    yield Meter(vif.ofport, PORT_RATE, PORT_BURST, packets=True)
-    yield Flow(t.PUNT.number, METERED, match(f.IN_PORT_KEY(found.key)), goto=t.TO_CONTROLLER.number, meter=vif.ofport)
-    yield Meter(QUESTION_METERS | vif.ofport, QUESTION_RATE, QUESTION_BURST, packets=True)
-    for question in ((f.ETH_TYPE(f.ARP),), (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(SOLICITATION))):
-        yield Flow(
-            t.CLASSIFY.number,
-            QUESTION,
-            match(f.IN_PORT(vif.ofport), *question),
-            (set_field(f.IN_PORT_KEY, found.key), set_field(f.NETWORK, found.vni), group(BEGIN_ANEW)),
-            meter=QUESTION_METERS | vif.ofport,
-        )
+    yield Meter(found.ofport, PORT_RATE, PORT_BURST, packets=True)
+    yield Flow(t.PUNT.number, METERED, match(f.IN_PORT_KEY(found.key)), goto=t.TO_CONTROLLER.number, meter=found.ofport)
+    yield Meter(QUESTION_METERS | found.ofport, QUESTION_RATE, QUESTION_BURST, packets=True)
+    yield Flow(
+        t.CLASSIFY.number,
+        ASKED,
+        match(f.IN_PORT(found.ofport), f.ASKS(1)),
+        (set_field(f.IN_PORT_KEY, found.key), set_field(f.NETWORK, found.vni), group(BEGIN_ANEW)),
+        meter=QUESTION_METERS | found.ofport,
+    )

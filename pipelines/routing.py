@@ -172,6 +172,7 @@ def _answer(own: tuple[bytes, ...], family: Family, address: int) -> Iterator[Fl
             set_field(family.source, address),
             set_field(f.IP_TTL, ECHO_TTL),
             set_field(family.icmp_type, family.echo_reply),
+            set_bits(f.EXEMPT, 1),
         ),
         goto=t.POLICY_ROUTE.number,
     )
@@ -198,6 +199,7 @@ def _answer_neighbour(link: tuple[bytes, ...], mac: int, address: int) -> Iterat
             set_field(f.IPV6_SRC, address),
             set_field(f.IP_TTL, ECHO_TTL - 1),
             set_field(f.ICMPV6_TYPE, V6.echo_reply),
+            set_bits(f.EXEMPT, 1),
             *FORGET_ORIGIN,
         ),
         goto=t.L2_LOOKUP.number,
@@ -223,7 +225,7 @@ def _way(found: Routed, family: Family, hop: Hop) -> _Way:
         towards = set_field(family.next_hop, hop.address)
     out = hop.interface
     if out.outside:
-        return _Way((towards,), None, t.GATEWAY_REDIRECT)
+        return _Way((towards,), None, t.OUTWARD)
     actions = (towards, dec_ttl(), set_field(f.ETH_SRC, out.addresses.mac), *FORGET_ORIGIN)
     if out.mtu < found.largest:
         actions = (*actions, check_pkt_larger(out.mtu + ETHERNET, f.TOO_LARGE))
@@ -345,10 +347,9 @@ def _protocol(family: Family, policy: PolicyRoute) -> Iterator[bytes]:
 # --- neighbours --------------------------------------------------------------------------------------------------
 
 
-def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
     """A VM as the next hop of routers in its network."""
-    found = placed(topology, hypervisor, port_id)
-    if found is None or not topology.routed_by(found.port.network_id):
+    if not topology.routed_by(found.port.network_id):
         return
     addresses = addresses_of(found.port)
     for family, address in _addressed(addresses):

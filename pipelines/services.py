@@ -14,7 +14,7 @@ from . import fields as f
 from . import tables as t
 from .addresses import addresses_of
 from .flow import IN_PORT_RESERVED, Action, Flow, Rule, copy, match, output, resubmit, set_bits, set_field
-from .placement import live_vni, placed
+from .placement import Placed, live_vni
 from .punting import Reason, punt
 
 OWN, ANSWER, ASK, RESOLVER_ONLY = 200, 100, 90, 80
@@ -104,10 +104,9 @@ def _ask(reason: Reason, *tlvs: bytes) -> Flow:
     return Flow(t.SERVICES.number, ASK, match(*tlvs), punt(reason), goto=t.PUNT.number)
 
 
-def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
     """The answers for a port's addresses, on every hypervisor that has its network."""
-    found = placed(topology, hypervisor, port_id)
-    if found is None or not found.met:
+    if not found.met:
         return
     addresses = addresses_of(found.port)
     for address in addresses.v4:

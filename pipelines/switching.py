@@ -8,11 +8,12 @@ from topology.graph import Topology
 from topology.model import Port
 
 from . import fields as f
+from . import policy
 from . import tables as t
 from .addresses import PortAddresses, addresses_of
 from .flooding import copies
-from .flow import Bucket, Flow, Rule, match, output, resubmit, set_field
-from .placement import Placed, live_vni, placed, wired_both
+from .flow import Bucket, Flow, Rule, match, output, resubmit, set_bits, set_field
+from .placement import Placed, live_vni, wired_both
 from .services import ICMPV6
 
 # priorities, a band for each table
@@ -20,6 +21,7 @@ PORT = 100
 TRUSTED, FORBIDDEN, SECURE = 300, 200, 100
 ND_OWN, ND_FOREIGN = 100, 50
 UNICAST, MULTICAST = 100, 50
+SEVERAL, HERE = 300, 100
 
 UNSPECIFIED = f.IPV6_SRC(0)
 BROADCAST = 0xFFFFFFFF
@@ -43,7 +45,9 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
         answer = match(f.ETH_TYPE(ethertype), f.IP_PROTO(f.UDP), f.UDP_SRC(port))
         yield Flow(t.PORT_SECURITY.number, FORBIDDEN, answer, reason=f"a VM may not be a {name} server")
     to_several = match(f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT))
-    yield Flow(t.L2_LOOKUP.number, MULTICAST, to_several, goto=t.MULTICAST.number)
+    yield Flow(t.L2_LOOKUP.number, MULTICAST, to_several, (set_bits(f.TO_SEVERAL, 1),), goto=t.EGRESS_ADMIT.number)
+    yield Flow(t.OUTPUT_SELECT.number, SEVERAL, match(f.TO_SEVERAL(1)), goto=t.MULTICAST.number)
+    yield Flow(t.OUTPUT_SELECT.number, HERE, match(f.PEER(0)), goto=t.INGRESS_ADMIT.number)
 
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
@@ -56,20 +60,17 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
         return
     groups, to_all = copies(
         vni,
-        [Bucket((set_field(f.OUT_PORT_KEY, port.port_key or 0), resubmit(t.LOCAL_OUTPUT.number))) for port in ports],
+        [Bucket((set_field(f.OUT_PORT_KEY, port.port_key or 0), resubmit(t.INGRESS_ADMIT.number))) for port in ports],
     )
     yield from groups
     yield Flow(t.FLOOD.number, PORT, match(f.NETWORK(vni)), to_all, goto=t.TUNNEL_FLOOD.number)
 
 
-def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
+def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
     """A port as its own hypervisor sees it, or as another one of its network does."""
-    found = placed(topology, hypervisor, port_id)
-    if found is None:
-        return
     addresses = addresses_of(found.port)
     if found.here:
-        yield from _plug(topology, found)
+        yield from _plug(found)
         yield from _port_security(found.port, addresses)
         yield _forward_here(found, addresses)
     else:
@@ -80,24 +81,24 @@ def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
             return  # it is one of the many hosts on the wire
         yield _forward_there(found, addresses, peer.hypervisor_key)
     for mac in addresses.foreign_macs:
-        yield Flow(t.L2_LOOKUP.number, UNICAST, match(f.NETWORK(found.vni), f.ETH_DST(mac)), goto=t.FLOOD.number)
+        shared = match(f.NETWORK(found.vni), f.ETH_DST(mac))
+        yield Flow(t.L2_LOOKUP.number, UNICAST, shared, (set_bits(f.TO_SEVERAL, 1),), goto=t.EGRESS_ADMIT.number)
 
 
-def _plug(topology: Topology, found: Placed) -> Iterator[Flow]:
+def _plug(found: Placed) -> Iterator[Flow]:
     """The flows that need the port's OpenFlow number; none until vswitchd has given it one."""
-    vif = topology.get("vif", found.port.id)
-    if vif is None or vif.ofport is None:
+    if found.ofport is None:
         return
     yield Flow(
         t.CLASSIFY.number,
         PORT,
-        match(f.IN_PORT(vif.ofport)),
-        (set_field(f.IN_PORT_KEY, found.key),),
+        match(f.IN_PORT(found.ofport)),
+        (set_field(f.IN_PORT_KEY, found.key), *policy.zone_of(found)),
         metadata=found.vni,
         goto=t.PORT_SECURITY.number,
     )
     destination = match(f.OUT_PORT_KEY(found.key), f.NETWORK(found.vni))
-    yield Flow(t.LOCAL_OUTPUT.number, PORT, destination, (output(vif.ofport),))
+    yield Flow(t.LOCAL_OUTPUT.number, PORT, destination, (output(found.ofport),))
 
 
 def _forward_here(found: Placed, addresses: PortAddresses) -> Flow:
@@ -106,7 +107,7 @@ def _forward_here(found: Placed, addresses: PortAddresses) -> Flow:
         UNICAST,
         match(f.NETWORK(found.vni), f.ETH_DST(addresses.mac)),
         (set_field(f.OUT_PORT_KEY, found.key),),
-        goto=t.LOCAL_OUTPUT.number,
+        goto=t.EGRESS_ADMIT.number,
     )
 
 
@@ -116,7 +117,7 @@ def _forward_there(found: Placed, addresses: PortAddresses, peer: int) -> Flow:
         UNICAST,
         match(f.NETWORK(found.vni), f.ETH_DST(addresses.mac), f.ORIGIN(0)),
         (set_field(f.OUT_PORT_KEY, found.key), set_field(f.PEER, peer)),
-        goto=t.TUNNEL_OUTPUT.number,
+        goto=t.EGRESS_ADMIT.number,
     )
 
 

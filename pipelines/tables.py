@@ -26,7 +26,7 @@ class Table(NamedTuple):
     otherwise: str
     """Where a packet goes that no flow wants: the name of a table, or empty: it is dropped."""
     reason: str
-    """Why such a packet is dropped, in the words that a user reads."""
+    """Why such a packet is dropped, in the words that a user reads. Empty where packets are only looked up, and go on."""
 
 
 _ND = (f.ETH_TYPE, f.IP_PROTO, f.ICMPV6_TYPE, f.ND_TARGET, f.ND_SLL, f.ND_TLL)
@@ -35,6 +35,11 @@ _ARP = (f.ETH_TYPE, f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA)
 _NEXT_HOP = (f.NETWORK, f.ROUTER, f.ETH_TYPE, f.NEXT_HOP, f.NEXT_HOP6, f.FLAGS, f.CT_STATE)
 _IP = (f.ETH_TYPE, f.IPV4_SRC, f.IPV4_DST, f.IPV6_SRC, f.IPV6_DST, f.IP_PROTO)
 _PORTS = (f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST)
+_POLICY = (
+    *(f.CONJ_ID, f.LOCAL, f.OTHER, *_IP, f.IP_FRAG, f.TCP_DST, f.UDP_DST, f.SCTP_DST),
+    *(f.ICMPV4_TYPE, f.ICMPV4_CODE, f.ICMPV6_TYPE, f.ICMPV6_CODE),
+    *(f.CT_STATE, f.CT_NW_PROTO, f.CT_NW_SRC, f.CT_NW_DST, f.CT_IPV6_SRC, f.CT_IPV6_DST, f.CT_TP_SRC, f.CT_TP_DST),
+)
 
 PIPELINE: tuple[Table, ...] = tuple(
     Table(number, *declared)
@@ -44,7 +49,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "classify",
                 "switching",
                 "Which VM port, tunnel or wire the packet comes from; puts it into its network.",
-                (f.IN_PORT, f.VLAN_VID, f.ETH_TYPE, f.IP_PROTO, f.ICMPV6_TYPE),
+                (f.IN_PORT, f.FLAGS, f.VLAN_VID, f.ETH_TYPE, f.IP_PROTO, f.ICMPV6_TYPE),
                 ("tunnel_admit", "provider_admit", "port_security"),
                 "",
                 "no VM is plugged into this port",
@@ -54,7 +59,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "overlay",
                 "Accepts tunnel packets from known hypervisors only; reads destination and identity from the Geneve option.",
                 (f.TUN_SRC, f.TUN_IPV6_SRC, f.TUN_OPTION),
-                ("router_admit", "multicast", "local_output"),
+                ("router_admit", "multicast", "ingress_admit"),
                 "",
                 "tunnel packet from an address that is no hypervisor's",
             ),
@@ -147,7 +152,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "routing",
                 "Policy routes: by source, protocol and port as well, before the routes.",
                 (f.ROUTER, *_IP, *_PORTS),
-                ("route", "ecmp", "gateway_redirect", "snat"),
+                ("route", "ecmp", "outward", "snat"),
                 "route",
                 "",
             ),
@@ -156,7 +161,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "routing",
                 "The longest prefix: which network the packet goes to, and its next hop.",
                 (f.ROUTER, *_IP),
-                ("ecmp", "gateway_redirect", "snat", "punt"),
+                ("ecmp", "outward", "snat", "punt"),
                 "",
                 "not an IP packet, or the router is down",
             ),
@@ -165,9 +170,18 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "routing",
                 "Routes with several next hops: the one for the packet's flow.",
                 (f.ROUTER, f.ROUTE, f.SLOT, f.ETH_TYPE),
-                ("gateway_redirect", "snat"),
+                ("outward", "snat"),
                 "",
                 "route has no next hop",
+            ),
+            (
+                "outward",
+                "policy",
+                "Packets of VMs here for the outside: their sender's policy, before any translation.",
+                (f.IN_PORT_KEY, f.FLAGS),
+                ("egress_admit",),
+                "gateway_redirect",
+                "",
             ),
             (
                 "gateway_redirect",
@@ -201,16 +215,115 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "switching",
                 "Where the destination MAC address is: a VM here, a VM behind a tunnel, or several.",
                 (f.NETWORK, f.ETH_DST, f.FLAGS),
-                ("multicast", "flood", "tunnel_flood", "local_output", "tunnel_output", "path_mtu"),
+                ("egress_admit",),
                 "",
                 "destination MAC is unknown in the network",
+            ),
+            (
+                "egress_admit",
+                "policy",
+                "Who sends and who receives: their identities; only packets of VMs here have a sender's policy.",
+                (f.IN_PORT_KEY, f.FLAGS, f.ETH_TYPE, f.IP_PROTO, f.ICMPV6_TYPE),
+                ("identity", "policy_admit"),
+                "output_select",
+                "",
+            ),
+            (
+                "identity",
+                "policy",
+                "The identity of a port: one flow for each, whatever the number of rules.",
+                (f.WHO,),
+                (),
+                "",
+                "",
+            ),
+            (
+                "source",
+                "policy",
+                "Who sends, where the tunnel does not tell: the port of a MAC address, or behind a router of an IP address.",
+                (f.NETWORK, f.ROUTER, f.FLAGS, f.ETH_SRC, f.ETH_TYPE, f.IPV4_SRC, f.IPV6_SRC),
+                ("identity", "source"),
+                "",
+                "",
+            ),
+            (
+                "policy_admit",
+                "policy",
+                "Whether the identity has a policy; then the connection is looked for in the port's zone.",
+                (f.LOCAL, f.ETH_TYPE),
+                ("policy_state", "policy_exit"),
+                "",
+                "policy of the port's identity is not there yet",
+            ),
+            (
+                "policy_state",
+                "policy",
+                "What is known of the connection: replies are judged as the direction in which it began.",
+                (f.CT_STATE, f.CT_MARK, f.ETH_TYPE, f.IP_FRAG, f.FLAGS),
+                ("ingress_policy", "egress_policy", "policy_done", "policy_exit"),
+                "",
+                "connection is invalid",
+            ),
+            (
+                "ingress_policy",
+                "policy",
+                "Rules for connections that others begin with a port here.",
+                _POLICY,
+                ("policy_done", "policy_log"),
+                "",
+                "no rule of the receiver's security groups allows it",
+            ),
+            (
+                "egress_policy",
+                "policy",
+                "Rules for connections that a port here begins.",
+                _POLICY,
+                ("policy_done", "policy_log"),
+                "",
+                "no rule of the sender's security groups allows it",
+            ),
+            (
+                "policy_done",
+                "policy",
+                "A new connection that is allowed is committed, and logged where its rule says so.",
+                (f.CT_STATE, f.ETH_TYPE, f.IP_FRAG, f.FLAGS, f.RULE),
+                ("policy_log", "policy_exit"),
+                "policy_exit",
+                "",
+            ),
+            (
+                "policy_log",
+                "policy",
+                "Copies of what rules allow, and what they deny, to be logged; metered by the rule.",
+                (f.RULE,),
+                ("to_controller",),
+                "",
+                "its rule logs nothing",
+            ),
+            (
+                "policy_exit",
+                "policy",
+                "Back to where the packet came from: out of the VM's network, to the VM here, or on to its destination.",
+                (f.FLAGS,),
+                ("gateway_redirect", "local_output"),
+                "output_select",
+                "",
+            ),
+            (
+                "output_select",
+                "switching",
+                "To several, to the wire, to a VM here, or into a tunnel.",
+                (f.NETWORK, f.FLAGS, f.OUT_PORT_KEY, f.PEER),
+                ("multicast", "path_mtu", "ingress_admit"),
+                "tunnel_output",
+                "",
             ),
             (
                 "multicast",
                 "multicast",
                 "Multicast groups whose receivers are known: a copy for each of them, and no one else.",
                 (f.NETWORK, f.FLAGS, f.ETH_TYPE, f.IPV4_DST, f.IPV6_DST),
-                ("flood", "tunnel_flood", "local_output", "tunnel_output", "provider_output"),
+                ("flood", "tunnel_flood", "ingress_admit", "tunnel_output", "provider_output"),
                 "flood",
                 "",
             ),
@@ -219,7 +332,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "switching",
                 "Broadcast and multicast: a copy for every VM of the network here.",
                 (f.NETWORK,),
-                ("tunnel_flood", "local_output"),
+                ("tunnel_flood", "ingress_admit"),
                 "tunnel_flood",
                 "",
             ),
@@ -231,6 +344,15 @@ PIPELINE: tuple[Table, ...] = tuple(
                 ("tunnel_output", "provider_output"),
                 "",
                 "delivered here; nobody else to send it to",
+            ),
+            (
+                "ingress_admit",
+                "policy",
+                "Packets for a VM here: the receiver's policy.",
+                (f.OUT_PORT_KEY, f.FLAGS, f.ETH_TYPE, f.IP_PROTO, f.ICMPV6_TYPE),
+                ("identity", "policy_admit"),
+                "local_output",
+                "",
             ),
             (
                 "local_output",
@@ -281,7 +403,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "to_controller",
                 "punting",
                 "Hands the packet to the controller, metered for the whole bridge.",
-                (),
+                (f.PUNT,),
                 (),
                 "",
                 "no controller is asked",
@@ -304,13 +426,26 @@ PIPELINE: tuple[Table, ...] = tuple(
     POLICY_ROUTE,
     ROUTE,
     ECMP,
+    OUTWARD,
     GATEWAY_REDIRECT,
     SNAT,
     NEIGHBOUR,
     L2_LOOKUP,
+    EGRESS_ADMIT,
+    IDENTITY,
+    SOURCE,
+    POLICY_ADMIT,
+    POLICY_STATE,
+    INGRESS_POLICY,
+    EGRESS_POLICY,
+    POLICY_DONE,
+    POLICY_LOG,
+    POLICY_EXIT,
+    OUTPUT_SELECT,
     MULTICAST,
     FLOOD,
     TUNNEL_FLOOD,
+    INGRESS_ADMIT,
     LOCAL_OUTPUT,
     TUNNEL_OUTPUT,
     PATH_MTU,
@@ -331,7 +466,10 @@ def check(flow: Flow) -> None:
         raise ValueError(f"table {flow.table} is not declared")
     table = PIPELINE[flow.table]
     readable = {key for field in table.reads for key in _matched(field(field.ones))}
-    for key in _matched(flow.match):
+    matched = list(_matched(flow.match))
+    if len(matched) != len(set(matched)):
+        raise ValueError(f"{table.name}: matches a field twice")
+    for key in matched:
         if key not in readable:
             raise ValueError(f"{table.name}: matches {f.FIELDS.get(key, key)}, which the table does not declare")
     targets = {BY_NAME[name].number for name in (*table.goes_to, table.otherwise) if name}

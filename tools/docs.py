@@ -71,7 +71,10 @@ def pipeline_page() -> str:
 
 def _row(table: Table) -> str:
     goes = ", ".join(f"`{name}`" for name in table.goes_to) or "out"
-    otherwise = f"goes to `{table.otherwise}`" if table.otherwise else f"dropped: {table.reason}"
+    if table.otherwise:
+        otherwise = f"goes to `{table.otherwise}`"
+    else:
+        otherwise = f"dropped: {table.reason}" if table.reason else "goes on where it was"
     return f"| {table.number} | `{table.name}` | {table.feature} | {table.summary} | {goes} | {otherwise} |"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from .model import Hypervisor, Network, Object, Port, Router, Subnet
+from .model import Hypervisor, Network, Port, Router
 
 CHOSEN = 3
 """Hypervisors that NovaNet chooses for a router that names none."""
@@ -54,12 +54,6 @@ def router_between(view: View, port: Port, address: str | None, outside: str) ->
             if any(other.network_id == outside for other in ports):
                 return interface.router_id
     return None
-
-
-def is_outside(view: View, obj: Object) -> bool:
-    """Whether an object is a network outside or a subnet of one, which everyone may use and see."""
-    network = view.get("network", obj.network_id) if isinstance(obj, Subnet) else obj
-    return isinstance(network, Network) and network.external
 
 
 def _weight(router: str, hypervisor: str) -> bytes:

@@ -8,106 +8,48 @@ O(1) what compilers and validation ask often; ``apply`` keeps them true, edit by
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import networkx
 
 from .changes import Change, Edit
 from .gateways import candidates, router_between
+from .indexes import Indexes
+from .membership import MembershipReading, discard
 from .model import (
     KINDS,
-    Bridge,
     FloatingIp,
     Hypervisor,
     Link,
-    Listener,
-    Neighbour,
     Network,
-    Object,
     Port,
     PortForwarding,
     Router,
-    Subnet,
     TunnelMesh,
     Vif,
 )
 from .realms import Realms
+from .references import Node, references
 
-Node = tuple[str, str]
-K = TypeVar("K", bound=Hashable)
 OBSERVED = ("vif", "bridge", "link", "listener")
 _NOTHING: frozenset[str] = frozenset()
 _NOBODY: Mapping[str, int] = Counter()
 
 
-def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
-    """The nodes that an object refers to: ``(field, (kind, id))`` each."""
-    match obj:
-        case Subnet():
-            return [("network_id", ("network", obj.network_id))]
-        case Port():
-            found = [("network_id", ("network", obj.network_id))]
-            subnets = {f.subnet_id for f in obj.fixed_ips or () if f.subnet_id}
-            found += [("fixed_ips", ("subnet", subnet)) for subnet in sorted(subnets)]
-            if obj.router_id is not None:
-                found.append(("router_id", ("router", obj.router_id)))
-            return found
-        case Router():
-            named = {each.hypervisor_id for each in obj.gateway_hypervisors}
-            return [("gateway_hypervisors", ("hypervisor", id)) for id in sorted(named)]
-        case FloatingIp():
-            found = [("floating_network_id", ("network", obj.floating_network_id))]
-            return found + ([("subnet_id", ("subnet", obj.subnet_id))] if obj.subnet_id else [])
-        case PortForwarding():
-            return [
-                ("floating_ip_id", ("floating-ip", obj.floating_ip_id)),
-                ("internal_port_id", ("port", obj.internal_port_id)),
-            ]
-        case Neighbour() | Listener():
-            return [("network_id", ("network", obj.network_id))]
-        case Link():
-            return [("hypervisor_id", ("hypervisor", obj.hypervisor_id)), ("peer_id", ("hypervisor", obj.peer_id))]
-        case Vif():
-            return [("port_id", ("port", obj.port_id)), ("hypervisor_id", ("hypervisor", obj.hypervisor_id))]
-        case Bridge():
-            return [("hypervisor_id", ("hypervisor", obj.hypervisor_id))]
-    return []
-
-
-class Topology:
+class Topology(Indexes, MembershipReading):
     """The graph and its indexes. Not thread-safe: one thread edits and reads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.graph: networkx.MultiDiGraph[Node] = networkx.MultiDiGraph()
         self._objects: dict[str, dict[str, Any]] = {kind: {} for kind in (*KINDS, *OBSERVED)}
-        self.vnis: dict[int, str] = {}
-        self.port_keys: dict[int, str] = {}
-        self.hypervisor_keys: dict[int, str] = {}
-        self.macs: dict[tuple[str, str], str] = {}
-        self.addresses: dict[tuple[str, str], str] = {}
-        self.router_keys: dict[int, str] = {}
-        self.neighbours: dict[tuple[str, str], str] = {}
-        self.names: dict[tuple[str, str, str], str] = {}
-        self.host_names: dict[tuple[str, str], str] = {}
-        self._subnets: defaultdict[str, set[str]] = defaultdict(set)
-        self._ports: defaultdict[str, set[str]] = defaultdict(set)
         self._located: defaultdict[str, set[str]] = defaultdict(set)
         self._spread: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._networks_on: defaultdict[str, set[str]] = defaultdict(set)
         self._where: dict[str, str] = {}
-        self._interfaces: defaultdict[str, set[str]] = defaultdict(set)
-        self._routed: defaultdict[str, set[str]] = defaultdict(set)
-        self._floating: defaultdict[str, set[str]] = defaultdict(set)
-        self._forwardings: defaultdict[str, set[str]] = defaultdict(set)
-        self._wires: defaultdict[str, set[str]] = defaultdict(set)
-        self._listeners: defaultdict[str, set[str]] = defaultdict(set)
-        self._wanted: defaultdict[str, set[str]] = defaultdict(set)
-        self._neighbours: defaultdict[str, set[str]] = defaultdict(set)
         self._gateways: dict[str, tuple[str, ...]] = {}
-        self._ipv6_endpoints = 0
-        self._paired: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._reasons: dict[str, frozenset[tuple[str, str]]] = {}
         self._realms = Realms(self._joined)
 
@@ -250,6 +192,14 @@ class Topology:
         found = self.graph.predecessors(node) if node in self.graph else ()
         return (self._objects[kind][id] for kind, id in found if kind == "link")
 
+    def rules_of(self, group_id: str) -> frozenset[str] | set[str]:
+        """Ids of the rules of a security group."""
+        return self._rules.get(group_id, _NOTHING)
+
+    def rules_naming(self, group_id: str) -> frozenset[str] | set[str]:
+        """Ids of the rules whose peers are a security group's members, or an address group's addresses."""
+        return self._peers.get(group_id, _NOTHING)
+
     def paired(self, network_id: str, ip_address: str) -> frozenset[str] | set[str]:
         """Ids of the ports that have an address among their allowed address pairs."""
         return self._paired.get((network_id, ip_address), _NOTHING)
@@ -282,7 +232,9 @@ class Topology:
         (id = network: one of its ports came, went or moved) and ``presence`` (id = network: it got its first port
         on the new one, or lost its last on the old one); ``gateways`` (id = router: its possible gateways, in order, were
         the old and are the new ones); and ``reach`` (id = hypervisor: it no longer reaches the networks in old, and now
-        reaches those in new); and ``underlay`` (id = empty: the version of IP that tunnels count with).
+        reaches those in new); and ``underlay`` (id = empty: the version of IP that tunnels count with). Of security
+        groups: ``members`` (id = security group: the identities in old are no longer members, those in new are now) and
+        ``resident`` (id = hypervisor: it lost its last port with the identity in old, or got its first one with that in new).
         """
         changes = []
         for kind, id, value in edits:
@@ -297,6 +249,7 @@ class Topology:
             changes.append(Change(kind, id, old, value))
             changes += self._relocate(kind, id, old, value)
             changes += self._reroute(kind, id, old, value)
+            changes += self._regroup(kind, id, old, value)
             if self.underlay_version != underlay:
                 changes.append(Change("underlay", "", underlay, self.underlay_version))
         return changes
@@ -323,103 +276,6 @@ class Topology:
         """Remove a node that stands for nothing and that nothing points to."""
         if "obj" not in self.graph.nodes[node] and not self.graph.degree(node):
             self.graph.remove_node(node)
-
-    def _index(self, kind: str, id: str, obj: Any) -> None:
-        if isinstance(obj, Object) and obj.name:
-            self.names[kind, obj.project_id, obj.name] = id
-        match obj:
-            case Network():
-                if obj.vni is not None:
-                    self.vnis[obj.vni] = id
-            case Subnet():
-                self._subnets[obj.network_id].add(id)
-            case Port():
-                self._ports[obj.network_id].add(id)
-                if obj.port_key is not None:
-                    self.port_keys[obj.port_key] = id
-                if obj.mac_address is not None:
-                    self.macs[obj.network_id, obj.mac_address] = id
-                if obj.dns_name:
-                    self.host_names[obj.network_id, obj.dns_name] = id
-                for fixed in obj.fixed_ips or ():
-                    if fixed.subnet_id and fixed.ip_address:
-                        self.addresses[fixed.subnet_id, fixed.ip_address] = id
-                for pair in obj.allowed_address_pairs:
-                    self._paired[obj.network_id, pair.ip_address].add(id)
-                if obj.router_id is not None:
-                    self._interfaces[obj.router_id].add(id)
-                    self._routed[obj.network_id].add(id)
-            case Router():
-                if obj.router_key is not None:
-                    self.router_keys[obj.router_key] = id
-            case FloatingIp():
-                if obj.subnet_id and obj.floating_ip_address:
-                    self.addresses[obj.subnet_id, obj.floating_ip_address] = id
-                if obj.mac_address is not None:
-                    self.macs[obj.floating_network_id, obj.mac_address] = id
-                if obj.port_id is not None:
-                    self._floating[obj.port_id].add(id)
-            case PortForwarding():
-                self._forwardings[obj.floating_ip_id].add(id)
-            case Neighbour():
-                self.neighbours[obj.network_id, obj.ip_address] = id
-                self._neighbours[obj.network_id].add(id)
-            case Listener():
-                self._listeners[obj.network_id].add(id)
-                for port in obj.ports:
-                    self._wanted[port].add(id)
-            case Hypervisor():
-                if obj.hypervisor_key is not None:
-                    self.hypervisor_keys[obj.hypervisor_key] = id
-                self._ipv6_endpoints += _has_ipv6(obj)
-                for mapping in obj.bridge_mappings:
-                    self._wires[mapping.physical_network].add(id)
-
-    def _unindex(self, kind: str, id: str, obj: Any) -> None:
-        def drop(index: dict[Any, str], key: Any) -> None:
-            if index.get(key) == id:
-                del index[key]
-
-        if isinstance(obj, Object):
-            drop(self.names, (kind, obj.project_id, obj.name))
-        match obj:
-            case Network():
-                drop(self.vnis, obj.vni)
-            case Subnet():
-                _discard(self._subnets, obj.network_id, id)
-            case Port():
-                _discard(self._ports, obj.network_id, id)
-                drop(self.port_keys, obj.port_key)
-                drop(self.macs, (obj.network_id, obj.mac_address))
-                drop(self.host_names, (obj.network_id, obj.dns_name))
-                for fixed in obj.fixed_ips or ():
-                    drop(self.addresses, (fixed.subnet_id, fixed.ip_address))
-                for address in {pair.ip_address for pair in obj.allowed_address_pairs}:
-                    _discard(self._paired, (obj.network_id, address), id)
-                if obj.router_id is not None:
-                    _discard(self._interfaces, obj.router_id, id)
-                    _discard(self._routed, obj.network_id, id)
-            case Router():
-                drop(self.router_keys, obj.router_key)
-            case FloatingIp():
-                drop(self.addresses, (obj.subnet_id, obj.floating_ip_address))
-                drop(self.macs, (obj.floating_network_id, obj.mac_address))
-                if obj.port_id is not None:
-                    _discard(self._floating, obj.port_id, id)
-            case PortForwarding():
-                _discard(self._forwardings, obj.floating_ip_id, id)
-            case Neighbour():
-                drop(self.neighbours, (obj.network_id, obj.ip_address))
-                _discard(self._neighbours, obj.network_id, id)
-            case Listener():
-                _discard(self._listeners, obj.network_id, id)
-                for port in obj.ports:
-                    _discard(self._wanted, port, id)
-            case Hypervisor():
-                drop(self.hypervisor_keys, obj.hypervisor_key)
-                self._ipv6_endpoints -= _has_ipv6(obj)
-                for mapping in obj.bridge_mappings:
-                    _discard(self._wires, mapping.physical_network, id)
 
     # --- where ports are -----------------------------------------------------------------------------------------
 
@@ -460,16 +316,31 @@ class Topology:
     def _leave(self, port_id: str, network_id: str, hypervisor_id: str) -> bool:
         """Returns whether it was the network's last port there."""
         del self._where[port_id]
-        _discard(self._located, hypervisor_id, port_id)
+        discard(self._located, hypervisor_id, port_id)
         spread = self._spread[network_id]
         spread[hypervisor_id] -= 1
         last = not spread[hypervisor_id]
         if last:
             del spread[hypervisor_id]
-            _discard(self._networks_on, hypervisor_id, network_id)
+            discard(self._networks_on, hypervisor_id, network_id)
         if not spread:
             del self._spread[network_id]
         return last
+
+    # --- who is in which security group --------------------------------------------------------------------------
+
+    def _regroup(self, kind: str, id: str, old: Any, new: Any) -> list[Change]:
+        """What follows for security groups' members, and for where they are."""
+        match kind:
+            case "port" | "vif":
+                port: Port | None = self._objects["port"].get(id)
+                number = port.identity if port is not None else None
+                return self._membership.place(id, number, self._where.get(id))
+            case "security-group":
+                return self._membership.group(id, old, new)
+            case "identity":
+                return self._membership.identity(old, new)
+        return []
 
     # --- what routers join ---------------------------------------------------------------------------------------
 
@@ -529,14 +400,3 @@ class Topology:
         if router is None and way_out is None:
             del self._gateways[router_id], self._reasons[router_id]
         return changes
-
-
-def _has_ipv6(hypervisor: Hypervisor) -> bool:
-    return hypervisor.tunnel_ip is not None and ":" in hypervisor.tunnel_ip
-
-
-def _discard(index: defaultdict[K, set[str]], key: K, value: str) -> None:
-    members = index[key]
-    members.discard(value)
-    if not members:
-        del index[key]

@@ -4,7 +4,7 @@ One root table a kind, named ``Tunnel_Mesh`` for ``tunnel-mesh``. A row's ``_uui
 
 - text, numbers and truth values as they are, optional ones as sets of at most one;
 - references as strong (``weak``: weak) uuid columns: the server refuses to delete what is in use;
-- lists of text as sets, unless ``ordered``; those and lists of structs as JSON text;
+- lists of text and of references as sets, unless ``ordered``; those and lists of structs as JSON text; labels as maps;
 - fixed addresses as rows of ``Address``, a table without roots: gone as soon as no port refers to them, and unique.
   A floating IP holds one as well, so that it has its address for itself among ports too.
 
@@ -30,10 +30,11 @@ import msgspec
 import msgspec.inspect as inspect
 
 from .changes import Edit
-from .model import KINDS, FixedIp, FloatingIp, Hypervisor, Network, Object, Port, Router, Subnet, traits
+from .membership import identity_id
+from .model import KINDS, FixedIp, FloatingIp, Hypervisor, Identity, Network, Object, Port, Router, Subnet, traits
 
 DATABASE = "NovaNet"
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 """Counts as OVSDB asks: x incompatible, y additions, z what no client notices."""
 
 ADDRESS = "Address"
@@ -52,7 +53,7 @@ class Column(NamedTuple):
     """How a field of a model stands in the store."""
 
     form: str
-    """``string``, ``integer``, ``boolean``, ``reference``, ``strings``, ``json`` or ``addresses``."""
+    """``string``, ``integer``, ``boolean``, ``reference``, ``references``, ``strings``, ``map``, ``json`` or ``addresses``."""
     optional: bool
     mutable: bool
     ref: str | None = None
@@ -62,14 +63,16 @@ class Column(NamedTuple):
     def type(self) -> dict[str, Any]:
         """The column's <type> (RFC 7047, section 3.2)."""
         key: dict[str, Any] = {"type": self.form}
-        if self.form == "reference":
+        if self.form in ("reference", "references"):
             key = {"type": "uuid", "refTable": table(self.ref or ""), "refType": "weak" if self.weak else "strong"}
         elif self.form == "addresses":
             key = {"type": "uuid", "refTable": ADDRESS, "refType": "strong"}
-        elif self.form in ("json", "strings"):
+        elif self.form in ("json", "strings", "map"):
             key = {"type": "string"}
-        if self.form in ("addresses", "strings"):
+        if self.form in ("addresses", "strings", "references"):
             return {"key": key, "min": 0, "max": "unlimited"}
+        if self.form == "map":
+            return {"key": key, "value": key, "min": 0, "max": "unlimited"}
         return {"key": key, "min": 0 if self.optional else 1, "max": 1}
 
 
@@ -94,7 +97,8 @@ def _column(trait: Mapping[str, Any], declared: inspect.Type) -> Column:
     bare, optional = _bare(declared)
     mutable, ordered = "immutable" not in trait, "ordered" in trait
     if "ref" in trait:
-        return Column("reference", optional, mutable, trait["ref"], "weak" in trait)
+        form = "references" if isinstance(bare, inspect.VarTupleType) else "reference"
+        return Column(form, optional, mutable, trait["ref"], "weak" in trait)
     match bare:
         case inspect.StrType() | inspect.LiteralType():
             return Column("string", optional, mutable)
@@ -106,8 +110,10 @@ def _column(trait: Mapping[str, Any], declared: inspect.Type) -> Column:
             return Column("addresses", False, mutable)
         case inspect.VarTupleType(item_type=item) if isinstance(_bare(item)[0], inspect.StrType) and not ordered:
             return Column("strings", False, mutable)
+        case inspect.DictType():
+            return Column("map", False, mutable)
         case inspect.VarTupleType():
-            return Column("json", False, mutable)
+            return Column("json", optional, mutable)
     raise TypeError(f"no OVSDB column holds {bare}")
 
 
@@ -206,7 +212,11 @@ def _guards(step: Step) -> list[Operation]:
     def differs(field: str) -> bool:
         return old is None or new is None or getattr(new, field) != getattr(old, field)
 
+    if isinstance(new, Port) and new.identity is not None and differs("identity"):
+        found.append(_wait_for_identity(new))
     match new or old:
+        case Identity(number=number) if new is None or (old is not None and new.retired and not old.retired):
+            found.append(_wait("port", [["identity", "==", number]], "identity", []))
         case Subnet(network_id=network) if old is None:
             found.append(_wait(kind, [["network_id", "==", ["uuid", network]]], "cidr", sorted(step.siblings)))
         case Network(physical_network=str(wire), segmentation_id=vlan) if old is None:
@@ -230,6 +240,13 @@ def _guards(step: Step) -> list[Operation]:
 def _wait_for_interfaces(router: str, ids: Iterable[str]) -> Operation:
     """Go on only when a router has exactly these interfaces."""
     return _wait("port", [["router_id", "==", ["uuid", router]]], "_uuid", (["uuid", id] for id in sorted(ids)))
+
+
+def _wait_for_identity(port: Port) -> Operation:
+    """Go on only when the port's identity is there, and nobody is about to delete it."""
+    row = _row_of(identity_id(port.project_id, port.security_groups, port.labels))
+    wait = _wait("identity", row, "number", [])
+    return wait | {"columns": ["number", "retired"], "rows": [{"number": port.identity, "retired": False}]}
 
 
 def bind_operations(locations: Mapping[str, str | None]) -> list[Operation]:
@@ -268,7 +285,7 @@ def _row(kind: str, old: Any, new: Any, addresses: list[str]) -> dict[str, Any]:
     for name, column in columns(kind).items():
         value = getattr(new, name)
         if old is None:
-            if value in (None, "", ()):
+            if value in (None, "", (), {}):
                 continue
         elif value == getattr(old, name):
             continue
@@ -286,9 +303,13 @@ def _cell(column: Column, value: Any) -> Any:
     match column.form:
         case "reference":
             return ["set", []] if value is None else ["uuid", value]
+        case "references":
+            return ["set", [["uuid", id] for id in value]]
         case "strings":
             return ["set", list(value)]
-        case "json":
+        case "map":
+            return ["map", [[key, each] for key, each in value.items()]]
+        case "json" if value is not None:
             return msgspec.json.encode(value).decode() if value else ""
     return ["set", []] if value is None else value
 
@@ -311,9 +332,9 @@ def decode(kind: str, id: str, cells: Cells) -> Any:
         value = cells[name]
         if column.form == "addresses":
             value = tuple(FixedIp(subnet, address) for _, subnet, address in sorted(value))
-        elif column.form == "strings":
+        elif column.form in ("strings", "references"):
             value = sorted(value)
-        elif column.form == "json":
+        elif column.form == "json" and value is not None:
             value = msgspec.json.decode(value) if value else ()
         fields[name] = value
     return msgspec.convert(fields, KINDS[kind])

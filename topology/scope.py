@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
+from . import policy_scope
 from .aftermath import Aftermath
-from .changes import Change
+from .changes import Change, Dirty, Owner
 from .graph import Topology
 from .model import FloatingIp, Network, Port
-
-Owner = tuple[str, str]
-Dirty = tuple[str, Owner]
-"""(hypervisor, owner)."""
 
 
 def owners_on(topology: Topology, hypervisor: str) -> Iterator[Owner]:
     """Everything that concerns a hypervisor."""
     yield "base", hypervisor
+    yield policy_scope.owner(hypervisor)
     for peer in topology.peers_of(hypervisor):
         yield "peer", peer
     networks = dict.fromkeys(topology.reached_from(hypervisor))
@@ -98,6 +96,8 @@ def concerned(topology: Topology, kind: str, id: str) -> Iterator[Dirty]:
             elif port is not None and topology.location(id) is not None:
                 for hypervisor in where(topology, port.network_id):
                     yield hypervisor, ("port", id)
+                    if port.identity is not None:
+                        yield hypervisor, policy_scope.owner(hypervisor)
         case "network":
             for hypervisor in where(topology, id):
                 yield hypervisor, ("network", id)
@@ -128,6 +128,8 @@ def concerned(topology: Topology, kind: str, id: str) -> Iterator[Dirty]:
         case "tunnel-mesh":
             for hypervisor in topology.all("hypervisor"):
                 yield from concerned(topology, "hypervisor", hypervisor)
+        case _:
+            yield from policy_scope.concerned(topology, kind, id)
 
 
 def dirty(topology: Topology, changes: Sequence[Change]) -> Iterator[Dirty]:
@@ -199,12 +201,13 @@ def _reach(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 _NO_FLOWS = (
     "host_id", "name", "description", "device_id", "device_owner", "revision_number", "dns_name", "extra_dhcp_opts",
+    "security_groups", "labels",
 )  # fmt: skip
-"""Fields of ports that no flow depends on."""
+"""Fields of ports that no flow depends on. Of security groups and labels flows know the identity."""
 
 
 def _port(topology: Topology, change: Change) -> Iterator[Dirty]:
-    if _same(change, *_NO_FLOWS):
+    if change.only_in(*_NO_FLOWS):
         return
     port = change.new or change.old
     if port.router_id is not None:
@@ -247,7 +250,7 @@ def _interface(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 
 def _network(topology: Topology, change: Change) -> Iterator[Dirty]:
-    if _same(change, "name", "description", "revision_number", "dns_domain"):
+    if change.only_in("name", "description", "revision_number", "dns_domain"):
         return
     for hypervisor in where(topology, change.id) | _wired_by(topology, change):
         for owner in _within(topology, change.id):
@@ -275,8 +278,7 @@ def _wired_by(topology: Topology, change: Change) -> set[str]:
 def _subnet(topology: Topology, change: Change) -> Iterator[Dirty]:
     """Subnets decide what routers have as connected routes, once they have an address there."""
     subnet = change.new or change.old
-    if _same(
-        change, "name", "description", "revision_number", "allocation_pools", "dns_nameservers", "host_routes"
+    if change.only_in("name", "description", "revision_number", "allocation_pools", "dns_nameservers", "host_routes"
     ):  # fmt: skip
         return
     yield from concerned(topology, "network", subnet.network_id)
@@ -285,7 +287,7 @@ def _subnet(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 
 def _router(topology: Topology, change: Change) -> Iterator[Dirty]:
-    if _same(change, "name", "description", "revision_number", "gateway_hypervisors"):
+    if change.only_in("name", "description", "revision_number", "gateway_hypervisors"):
         return
     yield from concerned(topology, "router", change.id)
     for floating in _floating_into(topology, _joined_by(topology, change.id)):
@@ -332,7 +334,7 @@ def _joined_by(topology: Topology, router_id: str) -> set[str]:
 
 
 def _neighbour(topology: Topology, change: Change) -> Iterator[Dirty]:
-    if _same(change, "name", "description", "revision_number", "learned"):
+    if change.only_in("name", "description", "revision_number", "learned"):
         return
     network = (change.new or change.old).network_id
     for hypervisor in where(topology, network):
@@ -346,7 +348,7 @@ def _listener(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 def _link(topology: Topology, change: Change) -> Iterator[Dirty]:
     """Gateways are found by the number of the port that watches them; whether it is up the switch sees itself."""
-    if _same(change, "up"):
+    if change.only_in("up"):
         return
     link = change.new or change.old
     here = link.hypervisor_id
@@ -428,6 +430,11 @@ def _mesh(topology: Topology, change: Change) -> Iterator[Dirty]:
         yield from _tunnels(topology, hypervisor)
     for floating in topology.all("floating-ip").values():
         yield from _anywhere(topology, floating)
+    for number in topology.identities:
+        for port in topology.ports_with(number):
+            yield from concerned(topology, "port", port)
+    for router in topology.all("router"):
+        yield from concerned(topology, "router", router)
 
 
 def _tunnels(topology: Topology, hypervisor: str) -> Iterator[Dirty]:
@@ -441,15 +448,6 @@ def _tunnels(topology: Topology, hypervisor: str) -> Iterator[Dirty]:
             yield hypervisor, ("router", interface.router_id or "")
         for listener in topology.listeners_of(network):
             yield hypervisor, ("listener", listener)
-
-
-def _same(change: Change, *ignored: str) -> bool:
-    """Whether old and new differ in ignored fields only."""
-    old, new = change.old, change.new
-    if old is None or new is None:
-        return False
-    fields: tuple[str, ...] = type(new).__struct_fields__
-    return all(getattr(old, name) == getattr(new, name) for name in fields if name not in ignored)
 
 
 _RULES: dict[str, Any] = {
@@ -472,4 +470,5 @@ _RULES: dict[str, Any] = {
     "bridge": _bridge,
     "tunnel-mesh": _mesh,
     "underlay": _mesh,
+    **policy_scope.RULES,
 }

@@ -20,7 +20,7 @@ from pipelines.compiler import Owner
 from pipelines.cookies import cookie
 from pipelines.flow import Action, Rule
 from pipelines.ledger import STEP, Ledger, Wanted
-from pipelines.wire import VERSIONS, Delta, encode_packet_out
+from pipelines.wire import VERSIONS, Delta, FlowEntry, ct_flush_zone, encode_packet_out
 
 from . import reading
 from .audit import Audit
@@ -117,21 +117,25 @@ class Bridge:
         """Whether the bridge has yet to confirm what the owner wants."""
         return owner in self._pending
 
+    def unconfirmed(self) -> set[Owner] | None:
+        """The owners whose wishes the bridge has yet to confirm; None while it is not known what the bridge has."""
+        return set(self._pending) if self._session is not None and self._synced else None
+
     def error(self, owner: Owner) -> str:
         """Why the bridge does not do what the owner wants."""
         return self._failures.texts.get(owner, "")
 
-    def packets(self, owner: Owner, timeout: float) -> list[tuple[bytes, int]]:
-        """(key, packets) of the owner's flows, as the switch counts now; empty when it does not say in time."""
+    def counted(self, owner: Owner, timeout: float) -> list[FlowEntry] | None:
+        """The owner's flows, as the switch counts now; None when it does not say in time."""
         session = self._session
         if session is None:
-            return []
+            return None
         try:
             with Timeout(timeout, False):
-                return reading.read_packets(session, cookie(owner))
+                return reading.read_counted(session, cookie(owner))
         except (SwitchError, SessionEnded, ValueError) as problem:
             LOG.warning("counters of hypervisor %s cannot be read: %s", self.hypervisor_id, problem)
-        return []
+        return None
 
     def packet_out(self, frame: bytes, actions: tuple[Action, ...], in_port: int) -> bool:
         """Send a frame by these actions; False when there is no connection."""
@@ -140,6 +144,11 @@ class Bridge:
             return False
         session.send(encode_packet_out(session.version, frame, actions, in_port))
         return True
+
+    def forget_connections(self, zone: int) -> None:
+        """Have conntrack forget a zone, if there is a connection to the switch."""
+        if self._session is not None:
+            self._session.send(ct_flush_zone(self._session.version, 0, zone))
 
     def state(self) -> dict[str, Any]:
         """What an operator wants to know."""

@@ -11,7 +11,8 @@ import eventlet
 from novanet_apps.compat import CONNECTIONS, Datapath
 from pipelines.compiler import Owner
 from pipelines.flow import Action, Rule
-from pipelines.wire import Message, PortStatus, Type, read
+from pipelines.ledger import Snapshot
+from pipelines.wire import FlowEntry, Message, PortStatus, Type, read
 
 from .bridge import Bridge
 from .counters import Counters
@@ -101,6 +102,11 @@ class FlowEngine:
         bridge = self._bridges.get(hypervisor_id)
         return bridge is not None and bridge.pending(owner)
 
+    def unconfirmed(self, hypervisor_id: str) -> set[Owner] | None:
+        """The owners whose wishes the bridge has yet to confirm; None while it is not known what the bridge has."""
+        bridge = self._bridges.get(hypervisor_id)
+        return None if bridge is None else bridge.unconfirmed()
+
     def error(self, hypervisor_id: str, owner: Owner) -> str:
         """Why the bridge does not do what the owner wants; empty when it does, or has yet to answer."""
         bridge = self._bridges.get(hypervisor_id)
@@ -131,15 +137,26 @@ class FlowEngine:
             if dpid not in self._expected
         ]
 
-    def packets(self, hypervisor_id: str, owner: Owner, timeout: float) -> list[tuple[bytes, int]]:
-        """(key, packets) of each of an owner's flows on a bridge, read now; empty when it cannot be had in ``timeout`` seconds."""
+    def counted(self, hypervisor_id: str, owner: Owner, timeout: float) -> list[FlowEntry] | None:
+        """An owner's flows on a bridge with their counters, read now; None when they cannot be had in ``timeout`` seconds."""
         bridge = self._bridges.get(hypervisor_id)
-        return [] if bridge is None else bridge.packets(owner, timeout)
+        return None if bridge is None else bridge.counted(owner, timeout)
+
+    def snapshot(self, hypervisor_id: str) -> Snapshot | None:
+        """The flows and groups of a bridge as they were last sent; None when it has not been connected yet."""
+        bridge = self._bridges.get(hypervisor_id)
+        return None if bridge is None or bridge.ledger is None else bridge.ledger.snapshot()
 
     def packet_out(self, hypervisor_id: str, frame: bytes, actions: tuple[Action, ...], in_port: int) -> bool:
         """Have a bridge do something with a frame (OFPT_PACKET_OUT); never waits. False when it is not connected."""
         bridge = self._bridges.get(hypervisor_id)
         return bridge is not None and bridge.packet_out(frame, actions, in_port)
+
+    def forget_connections(self, hypervisor_id: str, zone: int) -> None:
+        """Have a bridge's conntrack forget a zone, before what is put next; nothing when it is not connected."""
+        bridge = self._bridges.get(hypervisor_id)
+        if bridge is not None:
+            bridge.forget_connections(zone)
 
     def on_confirmed(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the hypervisor's id whenever its bridge confirmed, refused, came or went."""

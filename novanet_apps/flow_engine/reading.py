@@ -26,11 +26,11 @@ def read_flows(session: Session) -> Iterator[tuple[bytes, bytes]]:
                 yield entry.key, entry.body
 
 
-def read_packets(session: Session, cookie: int) -> list[tuple[bytes, int]]:
-    """(key, packets) of every flow with this cookie. Raises as ``read_flows`` does."""
+def read_counted(session: Session, cookie: int) -> list[wire.FlowEntry]:
+    """Every flow with this cookie, and its counters. Raises as ``read_flows`` does."""
     build = partial(wire.flows_request, cookie=cookie, mask=0xFFFFFFFFFFFFFFFF)
     with closing(session.stream(build)) as parts:
-        return [(entry.key, entry.packets) for part in parts for entry in wire.flows(part)]
+        return [entry for part in parts for entry in wire.flows(part)]
 
 
 def read_groups(session: Session) -> dict[int, bytes]:

@@ -79,6 +79,9 @@ class Feed:
         cells: dict[str, Any] = {}
         for name, column in columns(kind).items():
             datum = data.get(name)
+            if column.form == "map":
+                cells[name] = {} if datum is None else {key.value: each.value for key, each in datum.values.items()}
+                continue
             values = () if datum is None else [atom.value for atom in datum.values]
             cells[name] = self._fixed(values) if column.form == "addresses" else _cell(column, values)
         return cells
@@ -101,6 +104,8 @@ _DEFAULTS = {"string": "", "json": "", "integer": 0, "boolean": False}
 def _cell(column: Column, values: Collection[Any]) -> Any:
     if column.form == "strings":
         return list(values)
+    if column.form == "references":
+        return [str(each) for each in values]
     if not values:
         return None if column.optional else _DEFAULTS.get(column.form)
     (value,) = values

@@ -23,6 +23,8 @@ from .dashboard import CONTENT_SECURITY_POLICY, PAGE
 from .events import EventHub
 from .problems import Problem
 from .resources import Resources, answer
+from .security_groups import SecurityGroups
+from .traces import Traces
 from .views import Views, scope
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class Route(NamedTuple):
     handlers: dict[str, Handler]
     offers: str = "application/json"
     public: bool = False
+    reads: bool = False
+    """Whether nothing is changed, even by POST."""
 
     @property
     def allow(self) -> str:
@@ -74,6 +78,7 @@ class Api:
         self.authentication = Authentication(tokens, settings.auth, self.counters)
         self.events = EventHub(core, self.views, self.counters, self.authentication.still_valid)
         objects = Resources(core, self.views, settings.max_body)
+        groups = SecurityGroups(core, self.views)
         self.routes = (
             Route("/", {"GET": self._dashboard}, "text/html", public=True),
             Route("/healthz", {"GET": self._health}, public=True),
@@ -82,6 +87,10 @@ class Api:
             Route("/v1/status", {"GET": self._status}),
             Route("/v1/topology", {"GET": self._topology}),
             Route("/v1/events", {"GET": self._events}, "text/event-stream"),
+            Route("/v1/traces", {"POST": Traces(core, self.views, settings.max_body).make}, reads=True),
+            Route("/v1/security-group-logs", {"GET": groups.log}),
+            Route("/v1/security-groups/{id}/statistics", {"GET": groups.group_statistics}),
+            Route("/v1/security-group-rules/{id}/statistics", {"GET": groups.rule_statistics}),
             Route("/v1/{collection}", {"GET": objects.page, "POST": objects.create}),
             Route(
                 "/v1/{collection}/{id}",
@@ -123,7 +132,7 @@ class Api:
             raise Problem(400, "the path is not UTF-8") from None
         route, call.path = self._match(path)
         if route is None or not route.public:
-            call.token = self.authentication.check(request)
+            call.token = self.authentication.check(request, route is not None and route.reads)
         if route is None:
             raise Problem(404, f"there is nothing at {path}; /v1/openapi.json lists what there is")
         if request.method == "OPTIONS":

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from typing import Any, get_args
 
 import msgspec
 
+from novanet_apps.policy_log import LogEntry
+from pipelines.trace import Trace
 from topology.model import KINDS, Object, Status, traits
 
 from . import queries
 from .problems import CONTENT_TYPE as PROBLEM
+from .security_groups import FILTERS, VERDICTS, GroupStatistics, RuleStatistics
+from .traces import TraceRequest
 from .views import FOLLOWS
 
 JSON = "application/json"
 Schema = dict[str, Any]
 _REF = "#/components/schemas/{name}"
-_DERIVED = {"Network": ("mtu",), "Subnet": ("ip_version",)}
+_DERIVED = {"Network": ("mtu",), "Subnet": ("ip_version",), "SecurityGroupRule": ("ethertype",)}
 """Fields that may be null in a request and are worked out in answers."""
 _REASONS = {
     400: "The request is malformed, or a field has a value that it cannot have.",
@@ -75,8 +80,9 @@ def _schemas() -> Schema:
     for cls in KINDS.values():
         plain = components[cls.__name__]
         schemas[cls.__name__] = _shown(cls, plain)
-        schemas[f"{cls.__name__}Create"] = _creation(cls, plain)
-        schemas[f"{cls.__name__}Update"] = _update(cls, plain)
+        if not cls.DERIVED:
+            schemas[f"{cls.__name__}Create"] = _creation(cls, plain)
+            schemas[f"{cls.__name__}Update"] = _update(cls, plain)
         schemas[f"{cls.__name__}List"] = _list(cls)
     schemas["Problem"] = _object(
         {
@@ -92,6 +98,8 @@ def _schemas() -> Schema:
     )
     schemas["SystemStatus"] = _system_status()
     schemas["Topology"] = _topology()
+    schemas |= _traces()
+    schemas |= _told_of_rules()
     return schemas
 
 
@@ -215,6 +223,23 @@ def _topology() -> Schema:
     )  # fmt: skip
 
 
+def _traces() -> Schema:
+    """What is asked of a trace, and what it tells: every field is there."""
+    _, components = msgspec.json.schema_components([TraceRequest, Trace], ref_template=_REF)
+    for name, schema in components.items():
+        if name != TraceRequest.__name__:
+            schema["required"] = list(schema["properties"])
+    return dict(components)
+
+
+def _told_of_rules() -> Schema:
+    """Counts of security group rules, and entries of their log."""
+    _, components = msgspec.json.schema_components([GroupStatistics, RuleStatistics, LogEntry], ref_template=_REF)
+    following = {"anyOf": [{"type": "string"}, {"type": "null"}], "description": "path of the next page: older entries"}
+    log = _object({"items": _array(_ref(LogEntry.__name__)), "next": following})
+    return {**components, "LogEntryList": log}
+
+
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +294,7 @@ def _paths(cls: type[Object]) -> Schema:
         }
         return {**found, "requestBody": {"required": True, "content": body}} if body else found
 
-    return {
+    found: Schema = {
         many: {
             "get": operation(
                 "list", f"Objects of the kind {cls.KIND}, in pages",
@@ -299,6 +324,11 @@ def _paths(cls: type[Object]) -> Schema:
             ),
         },
     }  # fmt: skip
+    if cls.DERIVED:
+        return {
+            path: {verb: item[verb] for verb in ("parameters", "get") if verb in item} for path, item in found.items()
+        }
+    return found
 
 
 def _list_parameters(cls: type[Object]) -> list[Schema]:
@@ -307,7 +337,10 @@ def _list_parameters(cls: type[Object]) -> list[Schema]:
     found = []
     for name in queries.filters(cls):
         schema: Schema = next((s for s in fields[name].get("anyOf", [fields[name]]) if s != {"type": "null"}), {})
-        kind = {key: schema[key] for key in ("type", "enum") if key in schema}
+        schema = schema.get("items", schema)
+        kind: Schema = {key: schema[key] for key in ("type", "enum") if key in schema}
+        if kind.get("type") == "object":
+            kind = {"type": "string", "examples": ["tier=web", "tier"]}
         found.append(_parameter("query", name, {"type": "array", "items": kind}, "objects with any of these values"))
     found.append(_parameter("query", "status", {"type": "array", "items": {"enum": list(get_args(Status))}}))
     limit = {"type": "integer", "minimum": 1, "maximum": queries.MAX_LIMIT, "default": queries.DEFAULT_LIMIT}
@@ -347,4 +380,37 @@ def _system_paths() -> Schema:
         "/v1/status": get("status", "What is connected, realised, degraded", _good("The state.", _ref("SystemStatus"))),
         "/v1/topology": get("topology", "The graph of objects", _good("Nodes and links.", _ref("Topology")), kinds),
         "/v1/events": events,
+        **_rule_paths(get),
+        "/v1/traces": {
+            "post": {
+                "operationId": "trace", "tags": ["system"], "summary": "The way of a packet; a read: nothing is made",
+                "requestBody": {"required": True, "content": {JSON: {"schema": _ref("TraceRequest")}}},
+                "responses": _responses(404, 409, 413, 415, _200=_good("What became of it.", _ref("Trace"))),
+            }
+        },
+    }  # fmt: skip
+
+
+def _rule_paths(get: Callable[..., Schema]) -> Schema:
+    """What rules of security groups did."""
+    id = _parameter("path", "id", {"type": "string", "minLength": 1}, required=True)
+    group = get(
+        "groupStatistics", "What the rules of a security group decided", _good("Counts.", _ref("GroupStatistics")), id
+    )
+    rule = get("ruleStatistics", "What a security group rule decided", _good("Counts.", _ref("RuleStatistics")), id)
+    for path in (group, rule):
+        path["get"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
+    limit = {"type": "integer", "minimum": 1, "maximum": queries.MAX_LIMIT, "default": queries.DEFAULT_LIMIT}
+    log = get(
+        "listSecurityGroupLogs", "Connections that rules with `log` decided, the newest first",
+        _good("A page.", _ref("LogEntryList")),
+        *(_parameter("query", name, {"type": "array", "items": {"type": "string"}}) for name in FILTERS),
+        _parameter("query", "verdict", {"type": "array", "items": {"enum": list(VERDICTS)}}),
+        _parameter("query", "limit", limit, "entries in a page"),
+        _parameter("query", "marker", {"type": "integer", "minimum": 0}, "where the page begins; take it from `next`"),
+    )  # fmt: skip
+    return {
+        "/v1/security-group-logs": log,
+        "/v1/security-groups/{id}/statistics": group,
+        "/v1/security-group-rules/{id}/statistics": rule,
     }

@@ -35,7 +35,7 @@ class Query(NamedTuple):
 
 @cache
 def filters(cls: type[Object]) -> dict[str, Parser]:
-    """The scalar fields of a kind, by which it can be filtered, and how their values are read."""
+    """The fields of a kind by which it can be filtered, and how their values are read: scalars, lists of text, labels."""
     found = {}
     for field in msgspec.inspect.type_info(cls).fields:  # type: ignore[attr-defined]
         parser = _parser(field.type)
@@ -57,7 +57,27 @@ def _parser(type_: Any) -> Parser | None:
             return _integer
         case msgspec.inspect.StrType() | msgspec.inspect.LiteralType():
             return str
+        case msgspec.inspect.VarTupleType() if _parser(type_.item_type) is str:
+            return str
+        case msgspec.inspect.DictType():
+            return _label
     return None
+
+
+def _label(text: str) -> tuple[str, str | None]:
+    """``key=value``; or ``key``, with any value."""
+    key, equals, value = text.partition("=")
+    return key, value if equals else None
+
+
+def has(value: Any, wanted: set[Any]) -> bool:
+    """Whether a field has any of the values: is it, or where it is a list or labels, has it among others."""
+    match value:
+        case tuple():
+            return not wanted.isdisjoint(value)
+        case dict():
+            return any(key in value and given in (None, value[key]) for key, given in wanted)
+    return value in wanted
 
 
 def _boolean(text: str) -> bool:

@@ -74,7 +74,9 @@ class Resources:
                 continue
             if query.sort == "name" and query.after and queries.by_name(obj) <= query.after:
                 continue
-            if any(getattr(obj, name) not in values for name, values in query.filters.items() if name not in derived):
+            if not all(
+                queries.has(getattr(obj, name), values) for name, values in query.filters.items() if name not in derived
+            ):
                 continue
             if derived or query.status:
                 shown = self.views.show(cls.KIND, obj)
@@ -107,7 +109,7 @@ class Resources:
 
     def create(self, call: Call) -> Response:
         """POST /v1/{collection}: one object, or an array of which all or none are made."""
-        cls, wait = self._kind(call), queries.waiting(call.request)
+        cls, wait = self._writable(call), queries.waiting(call.request)
         body = read_json(call.request, self.max_body, JSON)
         if isinstance(body, list):
             if not 1 <= len(body) <= MAX_BULK:
@@ -127,7 +129,7 @@ class Resources:
 
     def replace(self, call: Call) -> Response:
         """PUT /v1/{collection}/{id}: creates or replaces."""
-        cls, wait = self._kind(call), queries.waiting(call.request)
+        cls, wait = self._writable(call), queries.waiting(call.request)
         id = call.path["id"]
         fields = _fields(read_json(call.request, self.max_body, JSON), "")
         if fields.pop("id", id) != id:
@@ -143,7 +145,7 @@ class Resources:
 
     def patch(self, call: Call) -> Response:
         """PATCH /v1/{collection}/{id}: a JSON merge patch (RFC 7386)."""
-        cls, wait = self._kind(call), queries.waiting(call.request)
+        cls, wait = self._writable(call), queries.waiting(call.request)
         fields = _fields(read_json(call.request, self.max_body, MERGE_PATCH, JSON), "")
         before = self._existing(call, cls)
         if fields.pop("id", before.id) != before.id:
@@ -154,7 +156,7 @@ class Resources:
 
     def delete(self, call: Call) -> Response:
         """DELETE /v1/{collection}/{id}. It takes no ``wait``: there is no object left whose status could tell."""
-        cls = self._kind(call)
+        cls = self._writable(call)
         queries.parameters(call.request, ())
         before = self._existing(call, cls)
         revision = self._if_match(call, cls, before)
@@ -190,6 +192,13 @@ class Resources:
             )
         if not cls.TENANT and scope(call.token) is not None:
             raise Problem(403, f"{cls.COLLECTION} are the administrator's; this token is confined to a project")
+        return cls
+
+    def _writable(self, call: Call) -> type[Object]:
+        cls = self._kind(call)
+        if cls.DERIVED:
+            what = f"{cls.COLLECTION} are made and deleted by NovaNet alone, as ports need them"
+            raise Problem(405, what, headers={"Allow": "GET, HEAD, OPTIONS"})
         return cls
 
     def _existing(self, call: Call, cls: type[Object]) -> Any:
@@ -229,13 +238,25 @@ def _interfaces(topology: Topology, router_id: str) -> list[str]:
     return [port.id for port in topology.interfaces_of(router_id)]
 
 
-_INDEXED: dict[str, dict[str, Callable[[Topology, str], Iterable[str]]]] = {
-    "port": {"router_id": _interfaces, "network_id": Topology.ports_of},
+def _in_group(topology: Topology, group_id: str) -> Iterator[str]:
+    for number in topology.identities_of_group(group_id):
+        yield from topology.ports_with(number)
+
+
+_INDEXED: dict[str, dict[str, Callable[[Topology, Any], Iterable[str]]]] = {
+    "port": {
+        "router_id": _interfaces, "identity": Topology.ports_with, "security_groups": _in_group,
+        "network_id": Topology.ports_of,
+    },
     "subnet": {"network_id": Topology.subnets_of},
     "floating-ip": {"port_id": Topology.floating_of},
     "port-forwarding": {"floating_ip_id": Topology.forwardings_of},
     "neighbour": {"network_id": Topology.neighbours_in},
-}
+    "security-group-rule": {
+        "security_group_id": Topology.rules_of, "remote_group_id": Topology.rules_naming,
+        "remote_address_group_id": Topology.rules_naming,
+    },
+}  # fmt: skip
 """Kind -> field -> the ids of the objects that have a value there, the narrowest first."""
 _DERIVED = {"mtu", "ip_version"}
 """Fields whose stored value may be None where a derived one is shown."""

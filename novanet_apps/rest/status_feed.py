@@ -26,7 +26,7 @@ PERIOD = 0.25
 Node = tuple[str, str]
 _MEANS = {
     "vif": "port", "location": "port", "bridge": "hypervisor", "presence": "network", "membership": "network",
-    "gateways": "router",
+    "gateways": "router", "members": "security-group",
 }  # fmt: skip
 """Changes of these kinds may change the status of the object of that kind."""
 
@@ -96,6 +96,15 @@ class StatusFeed:
                 yield kind, member
                 if kind != "network":
                     yield from self._outside(kind, member)
+        yield from self._policed(hypervisor)
+
+    def _policed(self, hypervisor: str) -> Iterator[Node]:
+        """The security groups that ports on a hypervisor are members of, and their rules."""
+        topology = self._core.topology
+        groups = {id for number in topology.residents(hypervisor) for id in topology.groups_of_identity(number)}
+        for group in sliced(list(groups)):
+            yield "security-group", group
+            yield from (("security-group-rule", rule) for rule in topology.rules_of(group))
 
     def _outside(self, kind: str, id: str) -> Iterator[Node]:
         """The ways from outside that follow a port or a router: interfaces, floating IPs, port forwardings."""

@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from eventlet import sleep
 
 from novanet_apps.tokens import Token
-from topology.gateways import is_outside
-from topology.model import KINDS, FloatingIp, Network, Object, Router, Subnet, encode
+from topology.model import (
+    KINDS,
+    FloatingIp,
+    Identity,
+    Network,
+    Object,
+    Port,
+    Router,
+    SecurityGroup,
+    Subnet,
+    encode,
+)
+from topology.sharing import is_common
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -49,6 +60,22 @@ FOLLOWS: dict[str, dict[str, dict[str, Any]]] = {
         "active_gateway": _ID_OR_NULL | {"description": "id of the hypervisor that is its gateway now"},
         "gateway_watched": {"type": "boolean", "description": "whether every probe (BFD) to its gateways is answered"},
     },
+    "port": {
+        "applied_security_groups": {
+            "type": "array", "items": {"type": "string"},
+            "description": "ids of the groups that it is a member of: those that it names, and those that select it",
+        },
+    },
+    "security-group": {
+        "rule_count": {"type": "integer", "description": "how many rules it has"},
+        "port_count": {"type": "integer", "description": "how many ports are members, named or selected"},
+    },
+    "identity": {
+        "port_count": {"type": "integer", "description": "how many ports have it"},
+        "applied_security_groups": {
+            "type": "array", "items": {"type": "string"}, "description": "ids of the groups that it is a member of",
+        },
+    },
     "floating-ip": {
         "router_id": _ID_OR_NULL | {"description": "id of the router by which it leads inside"},
         "hypervisor": _ID_OR_NULL | {"description": "id of the hypervisor on which it is translated"},
@@ -67,11 +94,11 @@ class Views:
     def visible(self, project: str | None, kind: str, obj: Object) -> bool:
         """Whether an object may be seen from within ``project`` (None: from everywhere).
 
-        Networks outside and their subnets are there for everyone.
+        Networks outside, their subnets and shared groups are there for everyone.
         """
         if project is None or (KINDS[kind].TENANT and obj.project_id == project):
             return True
-        return is_outside(self.core.topology, obj)
+        return is_common(self.core.topology, obj)
 
     def show(self, kind: str, obj: Any) -> dict[str, Any]:
         """What is stored, what follows from it, and how far it is realised."""
@@ -85,8 +112,20 @@ class Views:
                 shown |= self._router(obj)
             case FloatingIp():
                 shown |= self._floating_ip(obj)
+            case Port():
+                shown["applied_security_groups"] = self._groups(obj.identity)
+            case SecurityGroup():
+                members = self.core.topology.identities_of_group(obj.id)
+                shown["rule_count"] = len(self.core.topology.rules_of(obj.id))
+                shown["port_count"] = sum(len(self.core.topology.ports_with(number)) for number in members)
+            case Identity():
+                shown["port_count"] = len(self.core.topology.ports_with(obj.number))
+                shown["applied_security_groups"] = self._groups(obj.number)
         shown["status"], shown["status_reason"] = self.core.reconciler.judge(kind, obj.id)
         return shown
+
+    def _groups(self, number: int | None) -> list[str]:
+        return [] if number is None else sorted(self.core.topology.groups_of_identity(number))
 
     def _router(self, router: Router) -> dict[str, Any]:
         """Where a router's way outside is."""

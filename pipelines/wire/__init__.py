@@ -34,6 +34,7 @@ from .requests import (
     barrier,
     bundle_adds,
     bundle_control,
+    ct_flush_zone,
     flows_request,
     groups_request,
     hello,
@@ -48,7 +49,7 @@ from .requests import (
 __all__ = [
     "BUNDLE_SIZE", "OF13", "OF14", "OF15", "VERSIONS", "Batch", "Bundle", "BundleReply", "Delta", "Error", "FlowEntry",
     "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "PortStatus", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
-    "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "describe", "describe_group",
+    "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "ct_flush_zone", "describe", "describe_group",
     "describe_meter", "encode_flow", "encode_group", "encode_meter", "encode_packet_out", "flow_add", "flow_delete", "flows", "flows_request",
     "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_delete", "meter_put", "meters",
     "meters_request", "ports", "ports_request", "read", "read_packet_in", "role_request", "set_async", "tlv_mod", "tlv_request",

@@ -84,6 +84,14 @@ class Multipath(NamedTuple):
     target: f.Bits
 
 
+class Conjunction(NamedTuple):
+    """The packet meets ``clause``, 1 to ``clauses``, of a conjunctive match."""
+
+    id: int
+    clause: int
+    clauses: int
+
+
 class Clone(NamedTuple):
     """Do these with a copy of the packet."""
 
@@ -117,6 +125,7 @@ Step = (
     | PushVlan
     | CheckLarger
     | Multipath
+    | Conjunction
     | Clone
     | Track
     | Nat
@@ -176,6 +185,7 @@ _MOVE = Struct(">HHH")
 _LOAD = Struct(">H4sQ")
 _RESUBMIT = Struct(">HB")
 _MULTIPATH = Struct(">HH2xHHI2xH4s")
+_CONJUNCTION = Struct(">BBI")
 _CHECK = Struct(">HH4s")
 _CONNTRACK = Struct(">H4sHB5x")
 _NAT = Struct(">2xHH")
@@ -233,6 +243,9 @@ def _experimenter(raw: bytes) -> Step:
             fields, basis, algorithm, last, arg, bits, head = _MULTIPATH.unpack_from(rest)
             target = _part(head, bits)
             return Multipath(_named(HASHED, fields), basis, _named(ALGORITHMS, algorithm), last + 1, arg, target)
+        case (openflow.NICIRA, numbers.CONJUNCTION):
+            clause, clauses, id = _CONJUNCTION.unpack_from(rest)
+            return Conjunction(id, clause + 1, clauses)
         case (openflow.NICIRA, numbers.CHECK_PKT_LARGER):
             size, offset, head = _CHECK.unpack_from(rest)
             return CheckLarger(size, field_of(head), offset)

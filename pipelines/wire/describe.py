@@ -14,6 +14,7 @@ from pipelines.tables import PIPELINE
 from .decode import (
     CheckLarger,
     Clone,
+    Conjunction,
     Instructions,
     Multipath,
     Output,
@@ -115,6 +116,8 @@ def _step(step: Step) -> str:
         case Multipath(fields, basis, algorithm, links, arg, target):
             part = _bits(target.field, target.offset, target.width)
             return f"multipath({fields},{basis},{algorithm},{links},{arg},{part})"
+        case Conjunction(id, clause, clauses):
+            return f"conjunction({id:#x},{clause}/{clauses})"
         case Clone(actions):
             return f"clone({','.join(map(_step, actions))})"
         case Track():

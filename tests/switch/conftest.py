@@ -54,6 +54,9 @@ class Switch:
     ``bridge`` is its name, ``mgmt`` the path of the Unix socket on which it speaks OpenFlow 1.3 to 1.5.
     """
 
+    dummies = "override"
+    """Which kinds of ports take and send nothing by themselves (ovs-vswitchd's ``--enable-dummy``): tunnels are among them."""
+
     def __init__(self, directory: Path) -> None:
         self.directory, self.bridge = directory, BRIDGE
         self.env = os.environ | {
@@ -95,7 +98,7 @@ class Switch:
         self.vsctl("--no-wait", "init")
         self._daemon(
             "ovs-vswitchd", f"unix:{d}/db.sock", f"--unixctl={d}/vswitchd.ctl",
-            "--enable-dummy=override", "--disable-system", "--disable-system-route",
+            f"--enable-dummy={self.dummies}", "--disable-system", "--disable-system-route",
         )  # fmt: skip
         interfaces = [
             word

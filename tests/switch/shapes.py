@@ -16,6 +16,7 @@ from pipelines.flow import (
     Nat,
     check_pkt_larger,
     clone,
+    conjunction,
     conntrack,
     copy,
     dec_ttl,
@@ -112,6 +113,7 @@ MATCHES: dict[str, tuple[bytes, ...]] = {
         f.CT_NW_PROTO(f.UDP),
         f.CT_TP_DST(53),
     ),
+    "conjunctive match": (f.ETH_TYPE(f.IPV4), f.CONJ_ID(0xFFFFFFFF)),
     "wide register": (f.xxregister(2)(IPV6),),
     "wide registers": (f.xxregister(0)(1), f.xxregister(1)(1 << 127), f.xxregister(3)(IPV6)),
     "zeros of a wide register": (f.xxregister(3)(0),),
@@ -256,6 +258,7 @@ FLOWS |= {
             set_bits(f.Bits(f.NEXT_HOP6, 0, 64), 1), copy(f.xxregister(1), f.IPV6_DST),
         ),
     ),
+    "clauses": Flow(10, 22, match(f.PEER(1)), (conjunction(7, 1, 2), conjunction(0xFFFFFFFF, 64, 64), conjunction(3, 2, 3))),
     "meter and actions": Flow(10, 21, match(*IP), (dec_ttl(), group(7)), goto=12, metadata=3, meter=3),
 }  # fmt: skip
 
@@ -294,6 +297,7 @@ WORDS = {
         commit=True, nat=Nat("dst", 0x0A000001, ports=(80, 80), persistent=True, hash=True)
     ),
     "ct(table=9,nat)": conntrack(table=9, nat=Nat()),
+    "conjunction(7,2/3)": conjunction(7, 2, 3),
     "push_vlan:0x88a8": push_vlan(0x88A8),
     "dec_ttl": dec_ttl(),
     "clone(output:1,dec_ttl)": clone((output(1), dec_ttl())),

@@ -75,7 +75,7 @@ def test_routers_and_what_is_outside_survive_too(tmp_path: Path) -> None:
     content = saw["content"]
     assert {kind: len(objects) for kind, objects in content.items()} == {
         "network": 2, "subnet": 2, "router": 1, "port": 4, "floating-ip": 3, "port-forwarding": 1, "neighbour": 1,
-        "hypervisor": 1, "tunnel-mesh": 1,
+        "hypervisor": 1, "tunnel-mesh": 1, "security-group": 0, "security-group-rule": 0, "address-group": 0, "identity": 0,
     }  # fmt: skip
     detached = saw["detached"]
     assert (detached["port_id"], detached["fixed_ip_address"], detached["revision_number"]) == (None, None, 2)
@@ -292,8 +292,8 @@ def test_an_older_database_is_converted_and_kept_aside(tmp_path: Path) -> None:
 OLD = Path(__file__).with_name("intent-1.0.0.ovsschema")
 
 
-def fill_old(directory: Path, description: dict[str, Any]) -> None:
-    """A database as version 1.0.0 left it, with something of every kind."""
+def fill_old(directory: Path, description: dict[str, Any], **mesh: Any) -> None:
+    """A database as version 1.0.0 left it, with something of every kind; a later one had these fields of the mesh too."""
     create(directory, description)
     rows: list[dict[str, Any]] = [
         {"table": "Network", "uuid-name": "net", "row": {"name": "old", "name_key": "/old", "vni": 5, "mtu": 1400}},
@@ -301,7 +301,7 @@ def fill_old(directory: Path, description: dict[str, Any]) -> None:
             "name": "h1", "name_key": "/h1", "hypervisor_key": 3, "tunnel_ip": "10.1.1.1", "ovsdb": "passive",
             "bridge": "br-int", "datapath_type": "auto"}},
         {"table": "Tunnel_Mesh", "row": {"name": "default", "name_key": "/default", "tunnel_type": "vxlan",
-                                         "underlay_mtu": 9000}},
+                                         "underlay_mtu": 9000, **mesh}},
     ]  # fmt: skip
     for name, version, cidr in (("four", 4, "10.0.0.0/24"), ("six", 6, "2001:db8::/64")):
         row = {

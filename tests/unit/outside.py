@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipelines import fields as f
+from pipelines.interpreter import SIZE, Connections, Interpreter, Packet
 from pipelines.punting import Reason
-from tests.conntrack import Connections, Tracking
-from tests.interpreter import SIZE, Packet
 from topology.changes import Edit
 from topology.model import FloatingIp, Link, Neighbour, PortForwarding, RouterGateway
 
@@ -96,8 +95,8 @@ class Outside(Switches):
 
     # --- packets -------------------------------------------------------------------------------------------------
 
-    def tracking(self, hypervisor: str) -> Tracking:
-        switch = Tracking.of(self.rules(hypervisor))
+    def tracking(self, hypervisor: str) -> Interpreter:
+        switch = Interpreter.of(self.rules(hypervisor))
         switch.connections = self._connections.setdefault(hypervisor, switch.connections)
         switch.down = self.down.get(hypervisor, set())
         return switch

@@ -13,6 +13,7 @@ import eventlet
 
 eventlet.monkey_patch()
 
+import itertools
 import json
 import logging
 import random
@@ -30,10 +31,14 @@ from novanet_apps.compat import logs
 from novanet_apps.rest import Server, Settings, open_tokens
 from novanet_apps.rest.api import Api
 from novanet_apps.tokens import TokenFile
+from pipelines.compiler import Compiler
+from pipelines.ledger import Ledger, Snapshot
+from pipelines.wire import OF13
+from topology import scope
 from topology.admission import Allocator, Draft, Refused, Write, admit, consequences
 from topology.changes import Edit
 from topology.graph import Topology
-from topology.model import Network, TunnelMesh, Vif
+from topology.model import Bridge, Network, TunnelMesh, Vif
 from topology.mtu import max_mtu
 
 MESH = "00000000-0000-4000-8000-000000000001"
@@ -78,6 +83,7 @@ class Reconciler:
 
     def __init__(self, core: ChildCore) -> None:
         self.core = core
+        self.compiler = Compiler()
         self.since: dict[str, float] = {}
         self.asked = 0
         self.noted: list[str] = []
@@ -119,7 +125,9 @@ class ChildCore:
             state=lambda id: {"connected": True, "ovs_version": "3.1.0"}, unknown={"hv9": {"reason": "who is that?"}}
         )
         self.engine = SimpleNamespace(
-            state=lambda id: {"connected": False, "error": "no OpenFlow connection"}, unknown=list
+            state=lambda id: {"connected": False, "error": "no OpenFlow connection"},
+            unknown=list,
+            snapshot=self.snapshot,
         )
         self.drops = SimpleNamespace(refresh=lambda: None)
         self._subscribers: list[Any] = []
@@ -129,6 +137,15 @@ class ChildCore:
         changes = self.topology.apply(edits)
         for tell in self._subscribers:
             tell(changes)
+
+    def snapshot(self, hypervisor: str) -> Snapshot | None:
+        """What a bridge would have; nothing is known of one that was never seen."""
+        if self.topology.get("bridge", hypervisor) is None:
+            return None
+        ledger = Ledger(OF13)
+        for owner in dict.fromkeys(scope.owners_on(self.topology, hypervisor)):
+            ledger.put(owner, self.reconciler.compiler.rules(self.topology, hypervisor, owner), 0)
+        return ledger.snapshot()
 
     def active_gateway(self, router_id: str) -> str | None:
         return None
@@ -175,6 +192,7 @@ def main() -> None:
     server = Server(api, settings.address, settings.tls(), api.counters, settings.max_connections)
     server.start()
     print(json.dumps(server.url), flush=True)
+    ofports = itertools.count(1)
     known = {
         "core": core,
         "api": api,
@@ -183,7 +201,10 @@ def main() -> None:
         "sleep": eventlet.sleep,
         "lag": Turns(),
         "plug": lambda port, hypervisor: core.apply(
-            [Edit("vif", port, Vif(port_id=port, hypervisor_id=hypervisor, interface="v"))]
+            [Edit("vif", port, Vif(port_id=port, hypervisor_id=hypervisor, interface="v", ofport=next(ofports)))]
+        ),
+        "bridge": lambda hypervisor: core.apply(
+            [Edit("bridge", hypervisor, Bridge(hypervisor_id=hypervisor, tunnel_ofport=1000))]
         ),
     }
     while line := tpool.execute(sys.stdin.readline):

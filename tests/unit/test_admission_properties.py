@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from topology.admission import Allocator, Draft, Refused, Write, admit, consequences
 from topology.gateways import router_between
-from topology.graph import Topology, references
-from topology.model import KINDS, UUID_PATTERN
+from topology.graph import Topology
+from topology.membership import EVERYONE, identity_id, selects
+from topology.model import KINDS, RULE_MATCH, UUID_PATTERN
+from topology.references import references
 from topology.schema import columns, name_key
 
 IDS = [str(UUID(int=n, version=4)) for n in range(1, 6)]
@@ -25,10 +27,15 @@ MACS = ["02:00:00:00:00:01", "02:00:00:00:00:AA", "02:00:00:00:00:aa", "01:00:00
 
 INDEXES = (
     "vnis", "port_keys", "hypervisor_keys", "router_keys", "macs", "addresses", "names", "host_names", "neighbours",
+    "identities", "rule_keys", "rules",
 )  # fmt: skip
 
 id_ = st.sampled_from(IDS)
 fixed = st.fixed_dictionaries({}, optional={"subnet_id": id_, "ip_address": st.sampled_from(ADDRESSES)})
+requirement = st.fixed_dictionaries(
+    {"key": st.sampled_from(["tier", "zone"]), "operator": st.sampled_from(["In", "NotIn", "Exists", "DoesNotExist"])},
+    optional={"values": st.lists(st.sampled_from(["a", "b"]), max_size=2)},
+)
 FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "network": {
         "vni": st.integers(1, 4) | st.none(),
@@ -49,6 +56,30 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "fixed_ips": st.none() | st.lists(fixed, max_size=3),
         "router_id": st.none() | id_,
         "dns_name": st.sampled_from(["", "web", "WEB", "a.b"]),
+        "security_groups": st.lists(id_, max_size=2, unique=True),
+        "labels": st.dictionaries(st.sampled_from(["tier", "zone"]), st.sampled_from(["a", "b", "-"]), max_size=2),
+    },
+    "security-group": {
+        "stateful": st.booleans(),
+        "selector": st.none() | st.lists(requirement, max_size=2),
+        "tier": st.sampled_from(["tenant", "tenant", "admin"]),
+        "priority": st.sampled_from([0, 0, 5]),
+        "shared": st.booleans(),
+    },
+    "address-group": {"addresses": st.lists(st.sampled_from(CIDRS), max_size=2), "shared": st.booleans()},
+    "security-group-rule": {
+        "security_group_id": id_,
+        "direction": st.sampled_from(["ingress", "egress"]),
+        "ethertype": st.sampled_from([None, "IPv4", "IPv6"]),
+        "protocol": st.sampled_from([None, "tcp", "6", "icmp", "ipv6-icmp", "any", "gre"]),
+        "port_range_min": st.sampled_from([None, None, 0, 1, 8]),
+        "port_range_max": st.sampled_from([None, None, 0, 8]),
+        "remote_group_id": st.none() | id_,
+        "remote_ip_prefix": st.none() | st.sampled_from(CIDRS),
+        "remote_address_group_id": st.none() | id_,
+        "action": st.sampled_from(["allow", "allow", "deny"]),
+        "log": st.booleans(),
+        "revoke": st.booleans(),
     },
     "router": {
         "routes": st.lists(
@@ -93,7 +124,7 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 REQUIRED = (
     "network_id", "cidr", "floating_network_id", "floating_ip_id", "internal_port_id", "protocol", "external_port",
-    "internal_port", "ip_address",
+    "internal_port", "ip_address", "security_group_id", "direction",
 )  # fmt: skip
 ROUTED = [
     Write("create", "network", IDS[0], {"project_id": "us"}),
@@ -112,6 +143,15 @@ ROUTED = [
         "floating_ip_id": IDS[1], "internal_port_id": IDS[3], "protocol": "tcp", "external_port": 1, "internal_port": 22,
     }),
     Write("patch", "router", IDS[0], {"routes": [{"destination": "10.9.0.0/16", "nexthop": "10.0.0.130"}]}),
+    Write("create", "security-group", IDS[0], {"project_id": "us"}),
+    Write("create", "security-group", IDS[1], {
+        "project_id": "us", "selector": [{"key": "tier", "operator": "In", "values": ["a"]}],
+    }),
+    Write("create", "security-group", IDS[2], {"tier": "admin", "selector": [{"key": "zone", "operator": "Exists"}]}),
+    Write("create", "security-group-rule", IDS[0], {
+        "security_group_id": IDS[0], "direction": "ingress", "remote_group_id": IDS[1],
+    }),
+    Write("create", "port", IDS[4], {"network_id": IDS[0], "security_groups": [IDS[0]], "labels": {"tier": "a"}}),
     Write("create", "neighbour", IDS[0], {
         "network_id": IDS[1], "ip_address": "192.0.2.1", "mac_address": MACS[0], "learned": True,
     }, system=True),
@@ -121,7 +161,7 @@ ROUTED = [
 
 @st.composite
 def writes(draw: Any) -> Write:
-    often = ["subnet", "port", "port", "port", "floating-ip", "floating-ip"]
+    often = ["subnet", "port", "port", "port", "floating-ip", "floating-ip", "security-group", "security-group-rule"]
     kind = draw(st.sampled_from([*FIELDS, *often]))
     optional = FIELDS[kind] | {"name": st.sampled_from(["", "", "a", "b"]), "project_id": st.sampled_from(["", "us"])}
     required = {name: optional.pop(name) for name in REQUIRED if name in optional}
@@ -145,7 +185,7 @@ def check(topology: Topology) -> None:
         unique[obj.KIND, "name", name_key(obj)] += 1
         for fields in obj.UNIQUE:
             unique[(obj.KIND, fields, *(getattr(obj, field) for field in fields))] += 1
-            assert None not in [getattr(obj, field) for field in fields]
+            assert fields == RULE_MATCH or None not in [getattr(obj, field) for field in fields]
     for port in topology.all("port").values():
         assert port.mac_address == port.mac_address.lower() and not int(port.mac_address[1], 16) & 1
         for fixed in port.fixed_ips:
@@ -158,6 +198,7 @@ def check(topology: Topology) -> None:
             unique["host", port.network_id, port.dns_name] += 1
         if port.router_id is not None:
             check_interface(topology, port)
+        check_identity(topology, port)
     for network in topology.all("network").values():
         assert network.physical_network or not network.external
         if network.physical_network:
@@ -170,6 +211,38 @@ def check(topology: Topology) -> None:
         nets = [ip_network(topology.get("subnet", id).cidr) for id in topology.subnets_of(network)]
         assert not any(a.overlaps(b) for a in nets for b in nets if a is not b and a.version == b.version)
     assert len(topology.all("tunnel-mesh")) <= 1
+    check_rules(topology)
+
+
+def check_identity(topology: Topology, port: Any) -> None:
+    """A port has the one identity that goes with its groups and labels, and no contradictory groups."""
+    assert (port.identity is None) == (not port.security_groups and not port.labels)
+    if port.identity is None:
+        return
+    identity = topology.identity(port.identity)
+    assert identity is not None and not identity.retired
+    assert (identity.project_id, identity.security_groups, identity.labels) == (
+        port.project_id, port.security_groups, port.labels,
+    )  # fmt: skip
+    assert identity.id == identity_id(port.project_id, port.security_groups, port.labels)
+    groups = topology.all("security-group")
+    found = {id for id, group in groups.items() if selects(group, port.project_id, port.labels)} | {
+        *port.security_groups
+    }
+    assert topology.groups_of_identity(port.identity) == found
+    assert len({groups[id].stateful for id in found if groups[id].tier == "tenant"}) <= 1
+    assert port.router_id is None and (port.port_security_enabled or not port.security_groups)
+    for id in port.security_groups:
+        group = groups[id]
+        assert group.tier == "admin" or group.shared or group.project_id == port.project_id
+
+
+def check_rules(topology: Topology) -> None:
+    for rule in topology.all("security-group-rule").values():
+        group = topology.get("security-group", rule.security_group_id)
+        assert rule.project_id == group.project_id and (rule.action == "allow" or group.tier == "admin")
+        assert sum(getattr(rule, name) is not None for name in RULE_MATCH[6:9]) <= 1
+        assert rule.remote_ip_prefix is None or (":" in rule.remote_ip_prefix) == (rule.ethertype == "IPv6")
 
 
 def check_interface(topology: Topology, port: Any) -> None:
@@ -254,8 +327,13 @@ def test_a_draft_answers_as_the_graph_would(batch: list[Write], first: list[Writ
         for id in IDS:
             assert draft.interfaces_of(id) == topology.interfaces_of(id)
             assert draft.routed_by(id) == topology.routed_by(id)
-            for members in ("subnets_of", "floating_of", "forwardings_of", "neighbours_in"):
+            for members in ("subnets_of", "floating_of", "forwardings_of", "neighbours_in", "rules_of"):
                 assert getattr(draft, members)(id) == getattr(topology, members)(id)
+        for project in ("", "us", "them", EVERYONE):
+            assert draft.selectors_of(project) == topology.selectors_of(project)
+            assert draft.identities_of_project(project) == topology.identities_of_project(project)
+        for number in topology.identities:
+            assert sorted(draft.ports_with(number)) == sorted(topology.ports_with(number))
         for index in INDEXES:
             assert dict(getattr(draft, index)) == dict(getattr(topology, index))
 
@@ -263,9 +341,11 @@ def test_a_draft_answers_as_the_graph_would(batch: list[Write], first: list[Writ
 def test_what_the_random_writes_begin_with_is_admitted() -> None:
     topology, allocator = Topology(), Allocator(Random(1))
     for write in ROUTED:
-        topology.apply([admit(topology, write, allocator, "")])
+        edit = admit(topology, write, allocator, "")
+        topology.apply([*consequences(topology, edit), edit])
     check(topology)
-    assert sum(len(topology.all(kind)) for kind in KINDS) == len({(write.kind, write.id) for write in ROUTED})
+    made = sum(len(topology.all(kind)) for kind in KINDS if not KINDS[kind].DERIVED)
+    assert made == len({(write.kind, write.id) for write in ROUTED}) and len(topology.all("identity")) == 1
 
 
 JSON = st.recursive(

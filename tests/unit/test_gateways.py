@@ -13,7 +13,7 @@ from pipelines.punting import Reason
 from topology.changes import Edit
 from topology.model import Neighbour
 
-from .outside import EXT, OUTER, OUTER6, TUNNEL, WIRE, WORLD, Outside, ends, reasons
+from .outside import EXT, OUTER, OUTER6, TUNNEL, WIRE, WORLD, WORLD_MAC, Outside, ends, reasons
 
 BOTH = pytest.mark.parametrize("outer", [OUTER, OUTER6], ids=["IPv4", "IPv6"])
 MESHES = pytest.mark.parametrize("tunnel", ["geneve", "vxlan"])
@@ -258,3 +258,22 @@ def test_nobody_is_asked_for_the_routers_own_address() -> None:
         outcome = switch.run(packet, 1, t.NEIGHBOUR.number)
         assert any("(router_admit)" in line for line in outcome.flows)
         assert not any(sent.packet.get(f.PUNT) for sent in outcome.sent)
+
+
+@BOTH
+def test_a_neighbour_that_checks_its_entry_is_answered(outer: str) -> None:
+    """Hosts ask again for what they know by unicast (RFC 1122 section 2.3.2.1, RFC 4861 section 7.3.3)."""
+    world = Outside()
+    asked = {
+        f.ETH_SRC: WORLD_MAC, f.ETH_DST: world.outer_mac, f.ETH_TYPE: f.ARP, f.ARP_OP: 1, f.ARP_SHA: WORLD_MAC,
+        f.ARP_SPA: f.ip("203.0.113.7"), f.ARP_TPA: f.ip(OUTER),
+    }  # fmt: skip
+    if outer == OUTER6:
+        asked = {
+            f.ETH_SRC: WORLD_MAC, f.ETH_DST: world.outer_mac, f.ETH_TYPE: f.IPV6, f.IP_PROTO: f.ICMPV6, f.IP_TTL: 255,
+            f.IPV6_SRC: f.ip("2001:db8:1::7"), f.IPV6_DST: f.ip(OUTER6), f.ICMPV6_TYPE: 135, f.ND_TARGET: f.ip(OUTER6),
+            f.ND_SLL: WORLD_MAC,
+        }  # fmt: skip
+    [answer] = world.run("h2", asked, WIRE)
+    assert (answer.port, answer.packet[f.ETH_DST]) == (WIRE, WORLD_MAC)
+    assert answer.packet.get(f.ARP_OP) == 2 or answer.packet.get(f.ICMPV6_TYPE) == 136

@@ -20,9 +20,9 @@ from pipelines import multicast
 from pipelines import tables as t
 from pipelines.compiler import Compiler
 from pipelines.flow import Flow
+from pipelines.interpreter import Interpreter, Outcome
 from pipelines.packets.multicast import Joined, Left, Queried
 from pipelines.punting import Reason
-from tests.interpreter import Interpreter, Outcome
 from topology import scope
 from topology.changes import Edit
 from topology.model import Listener, TunnelMesh

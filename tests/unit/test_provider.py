@@ -6,9 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines import fields as f
+from pipelines import overlay
 from pipelines import tables as t
 from pipelines.compiler import OVERLAY, PROVIDER, SERVICES, SWITCHING, Compiler
-from pipelines.flow import Flow, Group, match, output, pop_vlan, push_vlan, set_field
+from pipelines.flow import Flow, Group, match, output, pop_vlan, push_vlan, set_bits, set_field
 from topology import scope, wires
 from topology.changes import Edit
 
@@ -41,12 +42,13 @@ def flows(world: World, hypervisor: str, table: t.Table) -> list[Flow]:
 
 
 def ways(world: World, hypervisor: str) -> dict[str, str]:
-    """VM -> the table to which a frame for it goes, as one of a VM here."""
+    """VM -> whether a frame for it, of a VM here, stays or goes through a tunnel."""
     found = {}
     for port in world.topology.all("port").values():
         for flow in flows(world, hypervisor, t.L2_LOOKUP):
             if f.ETH_DST(f.mac(port.mac_address)) in flow.match:
-                found[port.id] = t.PIPELINE[flow.goto].name
+                away = any(action[:8] == set_field(f.PEER, 1)[:8] for action in flow.actions)
+                found[port.id] = "tunnel" if away else "here"
     return found
 
 
@@ -88,15 +90,17 @@ def test_no_vm_chooses_a_vlan() -> None:
 
 def test_wired_hypervisors_use_the_wire_and_the_others_tunnels() -> None:
     made = world("h1", "h2")
-    assert ways(made, "h1") == {"p1": "local_output", "p3": "tunnel_output"}
-    assert ways(made, "h2") == {"p2": "local_output", "p3": "tunnel_output"}
-    assert ways(made, "h3") == {"p1": "tunnel_output", "p2": "tunnel_output", "p3": "local_output"}
+    assert ways(made, "h1") == {"p1": "here", "p3": "tunnel"}
+    assert ways(made, "h2") == {"p2": "here", "p3": "tunnel"}
+    assert ways(made, "h3") == {"p1": "tunnel", "p2": "tunnel", "p3": "here"}
 
 
 def test_unknown_unicast_goes_to_the_wire_once() -> None:
     made = world("h1", "h2")
     [flow] = [flow for flow in flows(made, "h1", t.L2_LOOKUP) if flow.match == FROM_HERE]
-    assert flow.goto == t.PATH_MTU.number
+    assert flow.goto == t.EGRESS_ADMIT.number
+    [flow] = [flow for flow in flows(made, "h1", t.OUTPUT_SELECT) if flow.goto == t.PATH_MTU.number]
+    assert flow.match == match(f.NETWORK(VNI), f.OUT_PORT_KEY(0), f.PEER(0))
     assert not [flow for flow in flows(made, "h3", t.L2_LOOKUP) if flow.match == FROM_HERE], "it has no wire"
 
 
@@ -121,11 +125,12 @@ def test_without_anybody_else_broadcast_goes_to_the_wire_only() -> None:
 def test_what_comes_from_the_wire_or_a_tunnel_never_leaves_again() -> None:
     made = world("h1", "h2")
     for hypervisor in ("h1", "h2", "h3"):
-        leaving = (t.PATH_MTU.number, t.PROVIDER_OUTPUT.number, t.TUNNEL_OUTPUT.number)
-        for table in (t.L2_LOOKUP, t.TUNNEL_FLOOD):
-            for flow in flows(made, hypervisor, table):
-                if flow.goto in leaving or (table is t.TUNNEL_FLOOD and flow.actions):
-                    assert f.ORIGIN(0) in flow.match
+        for flow in flows(made, hypervisor, t.L2_LOOKUP):
+            away = any(action[:8] == set_field(f.PEER, 1)[:8] for action in flow.actions)
+            if away or flow.priority == overlay.UNKNOWN_UNICAST:
+                assert f.ORIGIN(0) in flow.match
+        for flow in flows(made, hypervisor, t.TUNNEL_FLOOD):
+            assert f.ORIGIN(0) in flow.match
 
 
 def test_a_vms_own_frames_are_not_taken_from_the_wire() -> None:
@@ -161,7 +166,7 @@ def test_shared_addresses_are_copied_to_the_wire_by_vms_only() -> None:
     mac = "00:00:5e:00:01:01"
     made.port("vrrp", "net", on="h1", allowed_address_pairs=(AddressPair("10.0.9.9", mac),))
     [flow] = [flow for flow in flows(made, "h1", t.L2_LOOKUP) if f.ETH_DST(f.mac(mac)) in flow.match]
-    assert flow.goto == t.FLOOD.number
+    assert flow.actions == (set_bits(f.TO_SEVERAL, 1),)
 
 
 def priority(flow: Flow) -> int:

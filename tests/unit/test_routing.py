@@ -12,11 +12,11 @@ from pipelines import tables as t
 from pipelines.addresses import link_local
 from pipelines.compiler import Compiler
 from pipelines.flow import Flow, set_field
+from pipelines.interpreter import SIZE, Interpreter, Outcome
 from pipelines.ledger import Ledger
 from pipelines.punting import Reason
 from pipelines.spreading import SLOTS, deal, number_of
 from pipelines.wire import OF13
-from tests.interpreter import SIZE, Interpreter, Outcome
 from topology import scope
 from topology.changes import Edit
 from topology.model import AddressPair, PolicyRoute, StaticRoute
@@ -554,7 +554,7 @@ def next_hops(world: Switches, six: bool) -> list[tuple]:
         rule.actions
         for rule in world.rules("h1")
         if isinstance(rule, Flow)
-        and (rule.table, rule.goto) == (t.ROUTE.number, t.GATEWAY_REDIRECT.number)
+        and (rule.table, rule.goto) == (t.ROUTE.number, t.OUTWARD.number)
         and f.ETH_TYPE(ethertype) in rule.match
         and field.head[:2] + field.head_masked[2:3] not in rule.match
     ]

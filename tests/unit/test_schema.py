@@ -11,10 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from topology.changes import Edit
+from topology.membership import identity_id
 from topology.migration import ADDED, between
 from topology.migration import operations as migrate
 from topology.model import (
     KINDS,
+    RULE_MATCH,
+    AddressGroup,
     AddressPair,
     AllocationPool,
     BridgeMapping,
@@ -22,6 +25,8 @@ from topology.model import (
     FloatingIp,
     HostRoute,
     Hypervisor,
+    Identity,
+    LabelRequirement,
     Neighbour,
     Network,
     PolicyRoute,
@@ -29,6 +34,8 @@ from topology.model import (
     PortForwarding,
     Router,
     RouterGateway,
+    SecurityGroup,
+    SecurityGroupRule,
     StaticRoute,
     Subnet,
     TunnelMesh,
@@ -88,6 +95,25 @@ NEIGHBOUR = Neighbour(
     id=A, network_id=B, ip_address="192.0.2.1", mac_address="02:00:00:00:00:04", learned=True, revision_number=1
 )
 MESH = TunnelMesh(id=B, tunnel_type="vxlan", external_vteps=("10.1.1.1", "10.2.2.2"), revision_number=2)
+GROUP = SecurityGroup(
+    id=A, name="web", project_id="us", revision_number=1, stateful=False,
+    selector=(LabelRequirement("tier", "In", ("app", "web")), LabelRequirement("x.org/zone", "Exists")),
+)  # fmt: skip
+NAMED = SecurityGroup(id=B, tier="admin", priority=7, revision_number=1)
+RULE = SecurityGroupRule(
+    id=C, security_group_id=A, direction="ingress", ethertype="IPv4", protocol="tcp", port_range_min=80, port_range_max=81,
+    remote_group_id=B, log=True, revoke=False, rule_key=2**32 - 1, revision_number=1,
+)  # fmt: skip
+ANYTHING = SecurityGroupRule(
+    id=C, security_group_id=A, direction="egress", ethertype="IPv6", remote_address_group_id=B, rule_key=1,
+    action="deny", revision_number=1,
+)  # fmt: skip
+ADDRESSES = AddressGroup(id=B, addresses=("10.0.0.0/8", "2001:db8::/32"), shared=True, revision_number=1)
+IDENTITY = Identity(
+    id=identity_id("us", [A, B], {"tier": "web", "empty": ""}), project_id="us", number=2**32 - 1, security_groups=(A, B),
+    labels={"tier": "web", "empty": ""}, revision_number=1,
+)  # fmt: skip
+MEMBER = replace(PORT, project_id="us", security_groups=(A, B), labels={"tier": "web", "empty": ""}, identity=2**32 - 1)
 
 
 def test_every_kind_has_a_table_and_every_field_a_column() -> None:
@@ -113,6 +139,9 @@ def test_references_are_strong_but_where_a_port_was_last_seen() -> None:
         "refType": "strong",
     }
     assert "isRoot" not in tables[ADDRESS]
+    groups = {"type": "uuid", "refTable": "Security_Group", "refType": "strong"}
+    assert tables["Port"]["columns"]["security_groups"]["type"] == {"key": groups, "min": 0, "max": "unlimited"}
+    assert tables["Identity"]["columns"]["security_groups"]["type"]["key"] == {"type": "string"}, "it outlives groups"
 
 
 def test_what_must_be_unique_is_indexed() -> None:
@@ -129,6 +158,8 @@ def test_what_must_be_unique_is_indexed() -> None:
     ]
     assert tables["Port_Forwarding"]["indexes"][1:] == [["floating_ip_id", "protocol", "external_port"]]
     assert tables["Neighbour"]["indexes"][1:] == [["network_id", "ip_address"]]
+    assert tables["Identity"]["indexes"][1:] == [["number"]]
+    assert tables["Security_Group_Rule"]["indexes"][1:] == [["rule_key"], [*RULE_MATCH]]
 
 
 def test_a_port_is_what_a_floating_ip_can_lose() -> None:
@@ -161,6 +192,10 @@ def cells(operations: list[dict[str, Any]], id: str) -> dict[str, Any]:
             value = [(row["position"], row["subnet"][1], row["ip_address"]) for row in reversed(rows)]
         elif column.form == "strings":
             value = value[1] if value else []
+        elif column.form == "references":
+            value = [id for _, id in reversed(value[1])] if value else []
+        elif column.form == "map":
+            value = dict(value[1]) if value else {}
         elif value is None:
             value = None if column.optional else {"string": "", "json": "", "integer": 0, "boolean": False}[column.form]
         elif isinstance(value, list):
@@ -171,7 +206,26 @@ def cells(operations: list[dict[str, Any]], id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "obj",
-    [NETWORK, WIRE, SUBNET, ROUTER, PORT, INTERFACE, FLOATING, FORWARDING, NEIGHBOUR, HYPERVISOR, MESH],
+    [
+        NETWORK,
+        WIRE,
+        SUBNET,
+        ROUTER,
+        PORT,
+        INTERFACE,
+        FLOATING,
+        FORWARDING,
+        NEIGHBOUR,
+        HYPERVISOR,
+        MESH,
+        GROUP,
+        NAMED,
+        RULE,
+        ANYTHING,
+        ADDRESSES,
+        IDENTITY,
+        MEMBER,
+    ],
     ids=lambda obj: obj.KIND,
 )
 def test_an_object_comes_back_from_its_row(obj: Any) -> None:
@@ -230,6 +284,23 @@ def test_a_host_name_waits_until_nobody_has_it() -> None:
     assert [op["op"] for op in operations([Step(Edit("port", C, same), named)])] == ["wait", "update"]
 
 
+def test_a_port_waits_for_its_identity_and_the_identitys_end_for_its_ports() -> None:
+    wait, insert, *_ = operations([Step(Edit("port", C, replace(MEMBER, fixed_ips=())), None)])
+    assert (wait["table"], wait["where"]) == ("Identity", [["_uuid", "==", ["uuid", IDENTITY.id]]])
+    assert (wait["columns"], wait["rows"]) == (["number", "retired"], [{"number": 2**32 - 1, "retired": False}])
+    assert insert["table"] == "Port"
+    renamed = replace(MEMBER, name="x", revision_number=4)
+    assert [op["op"] for op in operations([Step(Edit("port", C, renamed), MEMBER)])] == ["wait", "update"]
+    relabelled = replace(MEMBER, labels={}, security_groups=(), identity=None, revision_number=4)
+    assert [op["op"] for op in operations([Step(Edit("port", C, relabelled), MEMBER)])] == ["wait", "update"]
+    retired = replace(IDENTITY, retired=True, revision_number=2)
+    for old, new in ((IDENTITY, retired), (retired, None)):
+        _, wait, _ = operations([Step(Edit("identity", IDENTITY.id, new), old)])
+        assert (wait["table"], wait["where"], wait["rows"]) == ("Port", [["identity", "==", 2**32 - 1]], [])
+    back = replace(IDENTITY, revision_number=3)
+    assert [op["op"] for op in operations([Step(Edit("identity", IDENTITY.id, back), retired)])] == ["wait", "update"]
+
+
 def test_interfaces_and_routes_wait_for_the_interfaces_they_were_computed_from() -> None:
     where = [["router_id", "==", ["uuid", A]]]
     wait, *_ = operations([Step(Edit("port", C, INTERFACE), None, frozenset({B}))])
@@ -251,14 +322,14 @@ def test_what_was_added_is_known_to_the_conversion() -> None:
             field.name
             for field in msgspec.structs.fields(cls)
             if field.name not in ("id", *tables[table(kind)]["columns"])
-            and field.default not in (None, "", (), False, 0)
+            and field.default not in (None, "", (), False, 0, msgspec.NODEFAULT)
         }
         for kind, cls in KINDS.items()
         if table(kind) in tables
     }
     assert {kind: {*names} for kind, names in ADDED[1, 1, 0].items()} == {k: v for k, v in needed.items() if v}
     assert not any("mutable" in c for t in between("1.0.0")["tables"].values() for c in t["columns"].values())
-    assert list(migrate((1, 1, 0))) == []
+    assert list(migrate((1, 1, 0))) == [], "1.2.0 added nothing to older kinds whose default is not OVSDB's"
 
 
 def test_delete_waits_and_bind_does_not() -> None:

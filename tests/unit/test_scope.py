@@ -24,6 +24,7 @@ from topology.model import (
     TunnelMesh,
 )
 
+from .policies import PolicyEditor, PolicyWorld
 from .world import World
 
 HYPERVISORS = ("h1", "h2", "h3")
@@ -364,6 +365,37 @@ def test_following_changes_of_routers_leads_where_compiling_everything_leads(see
             assert follower.state.get(key) == now.get(key), f"{key} after step {number}: {changes}"
 
 
+# --- security groups ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_following_changes_of_security_groups_leads_where_compiling_everything_leads(seed: int) -> None:
+    """VMs, groups, labels, rules and identities change, in batches."""
+    rng = random.Random(f"policies {seed}")
+    world = PolicyWorld(rng, hypervisors=3)
+    follower = Follower(world)
+    for number in range(100):
+        changes = [change for _ in range(rng.choice([1, 1, 1, 2, 5])) for change in world.editor.edit()]
+        follower.follow(changes)
+        now = everything(world)
+        for key in follower.state.keys() | now.keys():
+            assert follower.state.get(key) == now.get(key), f"{key} after step {number}: {changes}"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_following_all_kinds_of_changes_leads_where_compiling_everything_leads(seed: int) -> None:
+    rng = random.Random(f"all {seed}")
+    world = routed_world()
+    editors = Editor(world, rng), PolicyEditor(world, rng, networks=INNER)
+    follower = Follower(world)
+    for number in range(150):
+        changes = [change for _ in range(rng.choice([1, 1, 2, 4])) for change in rng.choice(editors).edit()]
+        follower.follow(changes)
+        now = everything(world)
+        for key in follower.state.keys() | now.keys():
+            assert follower.state.get(key) == now.get(key), f"{key} after step {number}: {changes}"
+
+
 def large_world(ports: int) -> World:
     world = World()
     world.network("a", 1)
@@ -408,7 +440,9 @@ def test_a_hypervisor_gets_only_networks_it_has() -> None:
     world.port("a1", "a", on="h1")
     world.port("a2", "a", on="h2")
     world.port("b3", "b", on="h3")
-    assert set(scope.owners_on(world.topology, "h3")) == {("base", "h3"), ("network", "b"), ("port", "b3")}
+    assert set(scope.owners_on(world.topology, "h3")) == {
+        ("base", "h3"), ("policy", "h3"), ("network", "b"), ("port", "b3"),
+    }  # fmt: skip
     assert set(scope.owners_on(world.topology, "h1")) == {
-        ("base", "h1"), ("peer", "h2"), ("network", "a"), ("port", "a1"), ("port", "a2"),
+        ("base", "h1"), ("policy", "h1"), ("peer", "h2"), ("network", "a"), ("port", "a1"), ("port", "a2"),
     }  # fmt: skip

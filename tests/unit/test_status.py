@@ -31,6 +31,9 @@ class Switches:
     def error(self, hypervisor: str, owner: tuple[str, str]) -> str:
         return self.errors.get((hypervisor, owner), "")
 
+    def unconfirmed(self, hypervisor: str) -> set[tuple[str, str]] | None:
+        return {owner for here, owner in self.waiting if here == hypervisor}
+
 
 class Outside(Routed):
     """Router ``r`` leads from networks a and b to ``out``, by h3; floating IP ``f`` stands for a1, ``g`` forwards to b2."""
@@ -128,3 +131,40 @@ def test_a_vm_that_is_not_plugged_is_down_and_an_interface_never_is(world: Outsi
     world.unplug("a1")
     assert world.judge("port", "a1")[0] == "DOWN"
     assert world.judge("port", "r-a")[0] == "ACTIVE"
+
+
+# --- security groups ---------------------------------------------------------------------------------------------
+
+
+def test_groups_and_rules_are_as_far_as_the_hypervisors_of_their_members(world: Outside) -> None:
+    """a1 is on h1, b2 on h2; the rule names group ``db`` as its peer."""
+    world.group("web", "a1")
+    world.group("db", "b2")
+    world.rule("web", id="rule", remote_group_id="db")
+    world.address_group("office", "192.0.2.0/24")
+    nodes = [
+        ("security-group", "web"),
+        ("security-group", "db"),
+        ("security-group-rule", "rule"),
+        ("address-group", "office"),
+    ]
+    assert [world.judge(*node)[0] for node in nodes] == ["ACTIVE"] * 4
+    here = world.topology.location("a1")
+    world.switches.waiting.add((here, ("policy", here)))
+    assert [world.judge(*node)[0] for node in nodes] == ["BUILD", "BUILD", "BUILD", "ACTIVE"]
+    assert world.judge("port", "a1")[0] == "BUILD", "its group's rules are not there yet"
+    world.switches.waiting.clear()
+    world.switches.away.add(here)
+    status, reason = world.judge("security-group-rule", "rule")
+    assert status == "DEGRADED" and here in reason
+
+
+def test_what_a_hypervisor_has_yet_to_confirm(world: Outside) -> None:
+    reconciler = world.reconciler
+    assert reconciler.unconfirmed("h1") == set()
+    world.switches.waiting |= {("h1", ("port", "a1")), ("h2", ("port", "b2"))}
+    reconciler._known.add("h1")
+    reconciler.mark("h1", ("policy", "h1"))
+    assert reconciler.unconfirmed("h1") == {("port", "a1"), ("policy", "h1")}, "sent, or not even compiled"
+    world.switches.away.add("h1")
+    assert reconciler.unconfirmed("h1") is None

@@ -17,6 +17,7 @@ from pipelines.flow import (
     Nat,
     check_pkt_larger,
     clone,
+    conjunction,
     conntrack,
     copy,
     dec_ttl,
@@ -77,6 +78,7 @@ LINES: dict[str, Action] = {
     "clone(set:peer(reg5)=0x1,set:flags(reg6)=0x1/0x1,output:3)": clone(
         (set_field(f.PEER, 1), set_bits(f.FROM_TUNNEL, 1), output(3))
     ),
+    "conjunction(0xdeadbeef,2/3)": conjunction(0xDEADBEEF, 2, 3),
     "clone(output:1,clone(output:2))": clone((output(1), clone((output(2),)))),
     "ct()": conntrack(),
     f"ct(table=4({NAMES[4]}),zone=5,nat)": conntrack(zone=5, table=4, nat=Nat()),
@@ -111,6 +113,7 @@ def test_an_action_in_words(version: int, line: str) -> None:
         ("ip_frag=first", f.IP_FRAG(1)),
         ("vlan_vid=0x1005", f.VLAN_VID(0x1005)),
         ("vlan_vid=0x1000/0x1000", f.VLAN_VID(0x1000, 0x1000)),
+        ("conj_id=0x80000007", f.CONJ_ID(0x80000007)),
         ("ct_zone=7, ct_mark=0x10/0xf0", match(f.CT_ZONE(7), f.CT_MARK(0x10, 0xF0))),
         ("ct_nw_dst=10.0.0.0/255.0.0.0, ct_tp_dst=80", match(f.CT_TP_DST(80), f.CT_NW_DST(0x0A000000, 0xFF000000))),
         ("next_hop(reg8)=0x20010db8, reg9=0x0, reg10=0x0, reg11=0x1", f.NEXT_HOP6(IPV6)),
@@ -132,6 +135,10 @@ def test_actions_that_are_cut_off_are_refused(version: int) -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     for wrong in (
+        lambda: conjunction(1, 0, 2),
+        lambda: conjunction(1, 3, 2),
+        lambda: conjunction(1, 1, 1),
+        lambda: conjunction(1, 1, 65),
         lambda: conntrack(force=True),
         lambda: conntrack(exec=(set_field(f.CT_MARK, 1),)),
         lambda: conntrack(nat=Nat("src", 1)),

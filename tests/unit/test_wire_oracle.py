@@ -32,6 +32,7 @@ from pipelines.flow import (
     Nat,
     SetBits,
     canonical,
+    conjunction,
     conntrack,
     copy,
     dec_ttl,
@@ -140,6 +141,7 @@ steps = st.lists(
         st.tuples(st.just("group"), st.integers(0, 0xFFFFFF00)),
         st.tuples(st.just("resubmit"), st.integers(0, 254)),
         st.sampled_from([("dec_ttl",), ("pop_vlan",), ("push_vlan", 0x8100), ("push_vlan", 0x88A8)]),
+        st.tuples(st.just("conjunction"), numbers, st.integers(1, 2), st.integers(2, 64)),
         st.tuples(
             st.just("multipath"),
             st.integers(0, 16),
@@ -168,7 +170,7 @@ def ours(step: Any) -> Action:
 
 
 MAKE: dict[str, Callable[..., Action]] = {
-    "set": set_field, "output": output, "group": group, "resubmit": resubmit, "dec_ttl": dec_ttl, "pop_vlan": pop_vlan,
+    "set": set_field, "output": output, "group": group, "resubmit": resubmit, "conjunction": conjunction, "dec_ttl": dec_ttl, "pop_vlan": pop_vlan,
     "push_vlan": push_vlan,
 }  # fmt: skip
 
@@ -233,6 +235,8 @@ class Ryu:
                 return p.NXActionResubmitTable(table_id=table)
             case ("dec_ttl",):
                 return p.OFPActionDecNwTtl()
+            case ("conjunction", id, clause, clauses):
+                return p.NXActionConjunction(clause - 1, clauses, id)
             case ("pop_vlan",):
                 return p.OFPActionPopVlan()
             case ("push_vlan", tpid):

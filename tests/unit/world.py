@@ -9,15 +9,20 @@ from msgspec.structs import replace
 from pipelines import fields as f
 from topology.changes import Change, Edit
 from topology.graph import Topology
+from topology.membership import identity_id
 from topology.model import (
+    AddressGroup,
     AddressPair,
     Bridge,
     BridgeMapping,
     FixedIp,
     Hypervisor,
+    Identity,
     Network,
     Port,
     Router,
+    SecurityGroup,
+    SecurityGroupRule,
     Subnet,
     TunnelMesh,
     Vif,
@@ -41,6 +46,7 @@ class World:
             )
         self._keys = 0
         self._routers = 0
+        self._rules = 0
 
     def apply(self, *edits: Edit) -> list[Change]:
         return self.topology.apply(edits)
@@ -67,8 +73,43 @@ class World:
         ips = ips or (f"10.0.{key >> 8}.{key & 255}",)
         fixed = tuple(FixedIp(f"{network}-{6 if ':' in ip else 4}", ip) for ip in ips)
         port = Port(id=id, network_id=network, port_key=key, mac_address=mac, fixed_ips=fixed, **fields)
-        changes = self.apply(Edit("port", id, port))
+        changes = self.apply(*self._identified(port))
         return changes + (self.plug(id, on) if on else [])
+
+    def _identified(self, port: Port) -> list[Edit]:
+        """The edits that put a port with the identity that its security groups and labels have, as admission makes them."""
+        if not port.security_groups and not port.labels:
+            return [Edit("port", port.id, replace(port, identity=None))]
+        named = tuple(sorted(port.security_groups))
+        id = identity_id(port.project_id, named, port.labels)
+        known = self.topology.get("identity", id)
+        number = known.number if known else max(self.topology.identities, default=0) + 1
+        row = Identity(
+            id=id, number=number, project_id=port.project_id, security_groups=named, labels=port.labels
+        )  # fmt: skip
+        return [Edit("identity", id, row), Edit("port", port.id, replace(port, security_groups=named, identity=number))]
+
+    def regroup(self, port: str, **fields: object) -> list[Change]:
+        """Give a port other ``security_groups`` or ``labels``."""
+        return self.apply(*self._identified(replace(self.topology.get("port", port), **fields)))
+
+    def group(self, id: str, *members: str, **fields: object) -> list[Change]:
+        """A security group that these ports name, beside those that they name already."""
+        changes = self.apply(Edit("security-group", id, SecurityGroup(id=id, **fields)))
+        for port in members:
+            named = self.topology.get("port", port).security_groups
+            changes += self.regroup(port, security_groups=(*named, id))
+        return changes
+
+    def rule(self, group: str, direction: str = "ingress", **fields: object) -> list[Change]:
+        """A rule with the next key, for IPv4 unless told; its id is ``rule<key>`` unless given."""
+        self._rules += 1
+        fields = {"id": f"rule{self._rules}", "ethertype": "IPv4", **fields}
+        rule = SecurityGroupRule(security_group_id=group, direction=direction, rule_key=self._rules, **fields)
+        return self.apply(Edit("security-group-rule", rule.id, rule))
+
+    def address_group(self, id: str, *addresses: str) -> list[Change]:
+        return self.apply(Edit("address-group", id, AddressGroup(id=id, addresses=addresses)))
 
     def router(self, id: str, *networks: str, **fields: object) -> list[Change]:
         """A router with the next key, and an interface ``<id>-<network>`` in each network."""

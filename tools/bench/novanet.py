@@ -19,6 +19,8 @@ from tools.lab.lab import Lab
 BULK = 1000
 """Objects in one request, the most that REST takes."""
 POLL = 0.02
+GROUP = "00000000-0000-4000-8000-000400000000"
+"""Id of the security group."""
 _SAMPLE = re.compile(r"(?P<name>\w+)(\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -52,20 +54,40 @@ class NovaNet:
         subnets = [{"id": _subnet(n), "network_id": _network(n), "cidr": workload.cidr(n)} for n in range(count)]
         self.request("POST", "/v1/subnets", subnets)
 
-    def add_ports(self, ports: list[PortSpec]) -> None:
+    def add_group(self) -> None:
+        """Rules that name their own group as the peer, one a port."""
+        self.request("POST", "/v1/security-groups", {"id": GROUP, "name": "members"})
+        rule = {"security_group_id": GROUP, "ethertype": "IPv4"}
+        service = rule | {"direction": "ingress", "protocol": "tcp", "remote_group_id": GROUP}
+        for port in workload.SERVICES:
+            self.request("POST", "/v1/security-group-rules", service | {"port_range_min": port, "port_range_max": port})
+        self.request("POST", "/v1/security-group-rules", rule | {"direction": "egress"})
+
+    def add_ports(self, ports: list[PortSpec], grouped: bool = False) -> None:
         """In arrays of a thousand."""
         for start in range(0, len(ports), BULK):
-            self.request("POST", "/v1/ports", [_fields(port) for port in ports[start : start + BULK]])
+            self.request("POST", "/v1/ports", [_fields(port, grouped) for port in ports[start : start + BULK]])
 
     def add_port(self, port: PortSpec) -> None:
         """One request on the open connection."""
         self.request("POST", "/v1/ports", _fields(port))
 
-    def realise_port(self, port: PortSpec) -> None:
+    def realise_port(self, port: PortSpec, grouped: bool = False) -> None:
         """One request that returns when all hypervisors have confirmed by barrier."""
-        made = self.request("POST", "/v1/ports?wait=60", _fields(port))
-        if made["status"] != "ACTIVE":
-            raise LabError(f"port {port.id} is {made['status']}: {made['status_reason']}")
+        self._realise("POST", "/v1/ports", _fields(port, grouped))
+
+    def join(self, port: PortSpec) -> None:
+        """One request likewise."""
+        self._realise("PATCH", f"/v1/ports/{port.id}", {"security_groups": [GROUP]})
+
+    def leave(self, port: PortSpec) -> None:
+        """One request likewise."""
+        self._realise("PATCH", f"/v1/ports/{port.id}", {"security_groups": []})
+
+    def _realise(self, method: str, path: str, body: dict[str, Any]) -> None:
+        shown = self.request(method, f"{path}?wait=60", body)
+        if shown["status"] != "ACTIVE":
+            raise LabError(f"port {shown['id']} is {shown['status']}: {shown['status_reason']}")
 
     def delete_port(self, port: PortSpec) -> None:
         """One request."""
@@ -172,10 +194,11 @@ def _subnet(number: int) -> str:
     return f"00000000-0000-4000-8000-0003{number:08x}"
 
 
-def _fields(port: PortSpec) -> dict[str, Any]:
+def _fields(port: PortSpec, grouped: bool = False) -> dict[str, Any]:
     return {
         "id": port.id,
         "network_id": _network(port.network),
         "mac_address": port.mac,
         "fixed_ips": [{"subnet_id": _subnet(port.network), "ip_address": port.ip}],
+        "security_groups": [GROUP] if grouped else [],
     }

@@ -25,6 +25,7 @@ PACKAGES = ("ovn-common", "ovn-central", "ovn-host")
 CACHE_VARIABLE = "NOVANET_BENCH_CACHE"
 BATCH = 250
 """Ports that one transaction makes."""
+GROUP = "members"
 NO_PROBE = "180000"
 """Milliseconds: longer than any computation here."""
 
@@ -75,6 +76,7 @@ class Ovn:
         self.root = install()
         self.directory = lab.directory / "ovn"
         self.daemons: dict[str, subprocess.Popen[Any]] = {}
+        self._uuids: dict[str, str] = {}
 
     def __enter__(self) -> Ovn:
         try:
@@ -205,10 +207,24 @@ class Ovn:
         """Logical switches."""
         self.nbctl(*(word for n in range(count) for word in ("--", "ls-add", _switch(n))))
 
-    def add_ports(self, ports: list[PortSpec]) -> None:
+    def add_group(self) -> None:
+        """A port group with ACLs, as OpenStack's driver for OVN makes them of a security group."""
+        allowed = ("1002", "allow-related"), ("1001", "drop")
+        services = ", ".join(map(str, workload.SERVICES))
+        from_members = f"outport == @{GROUP} && ip4.src == ${GROUP}_ip4 && tcp.dst == {{{services}}}"
+        for direction, *matches in (
+            ("to-lport", from_members, f"outport == @{GROUP} && ip"),
+            ("from-lport", f"inport == @{GROUP} && ip4", f"inport == @{GROUP} && ip"),
+        ):
+            if direction == "to-lport":
+                self.nbctl("pg-add", GROUP)
+            for (priority, action), matched in zip(allowed, matches, strict=True):
+                self.nbctl("acl-add", GROUP, direction, priority, matched, action)
+
+    def add_ports(self, ports: list[PortSpec], grouped: bool = False) -> None:
         """Ports with port security, in batches."""
         for start in range(0, len(ports), BATCH):
-            self.nbctl(*(word for port in ports[start : start + BATCH] for word in _creation(port)))
+            self.nbctl(*(word for port in ports[start : start + BATCH] for word in _creation(port, grouped)))
 
     def add_port(self, port: PortSpec) -> None:
         """One transaction of the database without any command in between."""
@@ -227,9 +243,17 @@ class Ovn:
             },
         )
 
-    def realise_port(self, port: PortSpec) -> None:
+    def realise_port(self, port: PortSpec, grouped: bool = False) -> None:
         """``ovn-nbctl --wait=hv``."""
-        self.nbctl("--wait=hv", *_creation(port))
+        self.nbctl("--wait=hv", *_creation(port, grouped))
+
+    def join(self, port: PortSpec) -> None:
+        """``ovn-nbctl --wait=hv add Port_Group``."""
+        self.nbctl("--wait=hv", "add", "Port_Group", GROUP, "ports", self._uuid(port))
+
+    def leave(self, port: PortSpec) -> None:
+        """``ovn-nbctl --wait=hv remove Port_Group``."""
+        self.nbctl("--wait=hv", "remove", "Port_Group", GROUP, "ports", self._uuid(port))
 
     def delete_port(self, port: PortSpec) -> None:
         """``ovn-nbctl --wait=hv lsp-del``."""
@@ -256,6 +280,12 @@ class Ovn:
 
     # --- how --------------------------------------------------------------------------------------------------------
 
+    def _uuid(self, port: PortSpec) -> str:
+        """How a port is named in a set; asked for once."""
+        if port.id not in self._uuids:
+            self._uuids[port.id] = self.nbctl("get", "Logical_Switch_Port", port.id, "_uuid").strip()
+        return self._uuids[port.id]
+
     def _db(self, name: str) -> str:
         return f"unix:{self.directory}/{name}.sock"
 
@@ -275,9 +305,11 @@ def _switch(network: int) -> str:
     return f"net{network}"
 
 
-def _creation(port: PortSpec) -> Iterator[str]:
+def _creation(port: PortSpec, grouped: bool = False) -> Iterator[str]:
     """The words of an ovn-nbctl command that makes a port."""
     addresses = f'"{port.mac} {port.ip}"'
     yield from ("--", f"--id=@{port.id}", "create", "Logical_Switch_Port", f"name={port.id}")
     yield from (f"addresses={addresses}", f"port_security={addresses}")
     yield from ("--", "add", "Logical_Switch", _switch(port.network), "ports", f"@{port.id}")
+    if grouped:
+        yield from ("--", "add", "Port_Group", GROUP, "ports", f"@{port.id}")

@@ -1,16 +1,19 @@
-"""What both sides are asked for: ports in fifty networks, dealt to the hypervisors in turn."""
+"""What both sides are asked for: ports in fifty networks, or in one and in one group, dealt to the hypervisors in turn."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tools.lab.lab import Lab
 
 NETWORKS = 50
 HYPERVISORS = 3
+SERVICES = (80, 443, 22, 8080)
+"""TCP ports at which members of the group may reach each other."""
 
 
 class PortSpec(NamedTuple):
@@ -38,14 +41,24 @@ class Cloud(Protocol):
     def add_networks(self, count: int = NETWORKS) -> None:
         """Make networks 0 to ``count - 1``; network n has the addresses of ``cidr(n)``."""
 
-    def add_ports(self, ports: list[PortSpec]) -> None:
-        """Make ports, in as few requests as the product takes, and do not wait for the switches."""
+    def add_group(self) -> None:
+        """Make the group: its members receive IPv4 of each other at TCP ports ``SERVICES``, and may send all IPv4."""
+
+    def add_ports(self, ports: list[PortSpec], grouped: bool = False) -> None:
+        """Make ports, as members of the group or of none, in as few requests as the product takes, and do not wait for
+        the switches."""
 
     def add_port(self, port: PortSpec) -> None:
         """Make one port by the product's quickest request, and do not wait for the switches."""
 
-    def realise_port(self, port: PortSpec) -> None:
+    def realise_port(self, port: PortSpec, grouped: bool = False) -> None:
         """Make one port, whose interface is plugged, and wait until every hypervisor has confirmed it."""
+
+    def join(self, port: PortSpec) -> None:
+        """Make a port a member of the group, and wait until every hypervisor has confirmed it."""
+
+    def leave(self, port: PortSpec) -> None:
+        """Undo ``join``, and wait likewise."""
 
     def delete_port(self, port: PortSpec) -> None:
         """Remove one port and wait until that is done."""
@@ -78,6 +91,12 @@ def port(number: int) -> PortSpec:
     )
 
 
+def neighbour(number: int) -> PortSpec:
+    """The ``number``-th port of a bulk that is in network 0 alone; at most 50,000 of them."""
+    mac = f"02:00:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+    return PortSpec(_id(0, number), 0, mac, f"10.10.{1 + number // 250}.{1 + number % 250}", number % HYPERVISORS)
+
+
 def extra(number: int, hypervisor: int, network: int = 0) -> PortSpec:
     """A port beside the bulk; at most 250 of them."""
     return PortSpec(
@@ -108,6 +127,17 @@ def resident_mib(pid: int) -> float:
     with open(f"/proc/{pid}/status") as status:
         kib = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     return kib / 1024
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time that all threads of a process have had."""
+    spent = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            spent += int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            continue  # the thread has ended
+    return spent / 1e9
 
 
 def flows_per_hypervisor(lab: Lab) -> list[int]:

@@ -164,12 +164,15 @@ class Client:
             path = answer["next"]
 
     def named(self, kind: str, collection: str, name: str) -> dict[str, Any]:
-        """The object with this id, or this name; of a floating IP also with this address. Raises CliError."""
+        """The object with this id, or this name; of a floating IP also with this address, of an identity
+        with this number. Raises CliError."""
         if _is_uuid(name):
             found: dict[str, Any] = self.call("GET", f"/v1/{collection}/{quote(name)}")
             return found
         address = _address(name) if kind == "floating-ip" else None
         query = {"name": name} if address is None else {"floating_ip_address": address}
+        if kind == "identity":
+            query = {"number": name}
         items = self.call("GET", f"/v1/{collection}?{urlencode({**query, 'limit': 5})}")["items"]
         if not items:
             raise CliError(code_for(404), f"there is no {kind} named {name!r}")

@@ -10,6 +10,7 @@ CONFLICT = 4
 UNAUTHORIZED = 5
 UNREACHABLE = 6
 NOT_REALISED = 7
+DROPPED = 8
 
 EXIT_CODES = {
     OK: "done; for `novanet status`: all is well",
@@ -20,6 +21,7 @@ EXIT_CODES = {
     UNAUTHORIZED: "there is no valid token, or its role does not allow it",
     UNREACHABLE: "the controller does not answer",
     NOT_REALISED: "done, but with --wait: the switches did not have it in time, or not all of them",
+    DROPPED: "`novanet trace`: the packet, or its answer, reaches nobody, or cannot before something else happens",
 }
 
 

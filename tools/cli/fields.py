@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 import msgspec.inspect as inspect
 
-from topology.model import KINDS, Object, traits
+from topology.model import KINDS, LabelRequirement, Object, traits
 
 from .client import Client
 from .errors import USAGE, CliError
@@ -65,13 +66,16 @@ def _unwrap(type_: Any) -> tuple[Any, bool, str]:
 
 _NUMBERS = ("segmentation_id",)
 """What is no id of an object, in spite of its name."""
-_PLURALS = ("ips", "pairs", "pools", "vteps", "routes", "opts", "nameservers", "hypervisors", "mappings", "nexthops")
+_PLURALS = (
+    "ips", "pairs", "pools", "vteps", "routes", "opts", "nameservers", "hypervisors", "mappings", "nexthops", "groups",
+    "labels", "values",
+)  # fmt: skip
 
 
 def _option(name: str, others: Container[str] = ()) -> str:
     """The option of a field; an id is named without ``_id`` where no other field has that name."""
     plain = name if name in _NUMBERS else name.removesuffix("_id")
-    name = (name if plain in others else plain).replace("_", "-")
+    name = (name if plain in others else plain).replace("_", "-").replace("addresses", "address")
     return f"--{name[:-1]}" if name.endswith(_PLURALS) else f"--{name}"
 
 
@@ -82,8 +86,8 @@ def add_options(
     for field in fields(cls):
         if only is not None and field.name not in only:
             continue
-        structured = isinstance(field.type, inspect.VarTupleType)
-        if (verb == "list" and structured) or (verb != "list" and not field.writable):
+        structured = isinstance(field.type, inspect.VarTupleType | inspect.DictType)
+        if (verb == "list" and structured and not _is_filter(field)) or (verb != "list" and not field.writable):
             continue
         if verb == "set" and not field.changeable:
             continue
@@ -95,12 +99,34 @@ def add_options(
             parser.add_argument(field.option, action=argparse.BooleanOptionalAction, **more)
         elif structured:
             parser.add_argument(field.option, metavar=_metavar(field), action="append", **more)
+            if verb == "set":
+                _add_opposite(parser, field)
         else:
             parser.add_argument(field.option, metavar=_metavar(field), **more)
 
 
+def _is_filter(field: Field) -> bool:
+    """Whether a list of objects can be chosen from by what this list of text, or these labels, have."""
+    if isinstance(field.type, inspect.VarTupleType):
+        return isinstance(_unwrap(field.type.item_type)[0], inspect.StrType)
+    return isinstance(field.type, inspect.DictType)
+
+
+def _add_opposite(parser: argparse.ArgumentParser, field: Field) -> None:
+    """``--no-label KEY`` takes one of the labels away; of a list, ``--no-security-group`` takes all."""
+    opposite, dest = field.option.replace("--", "--no-", 1), f"field_{field.name}"
+    if isinstance(field.type, inspect.DictType):
+        parser.add_argument(opposite, metavar="KEY", action="append", dest=f"less_{field.name}", help="take it away")
+    else:
+        parser.add_argument(opposite, action="store_const", const=[NONE], dest=dest, help="empty the list")
+
+
 def _metavar(field: Field) -> str:
     match field.type:
+        case inspect.VarTupleType(item_type=inspect.StructType(cls=cls)) if cls is LabelRequirement:
+            return "REQUIREMENT"
+        case inspect.DictType():
+            return "KEY=VALUE"
         case inspect.VarTupleType(item_type=inspect.StructType() as item):
             return ",".join(f"{_option(part.name).lstrip('-')}=…" for part in item.fields)
         case inspect.BoolType():
@@ -117,15 +143,29 @@ def values(arguments: argparse.Namespace, cls: type[Object], client: Client) -> 
     found = {}
     for field in fields(cls):
         given = getattr(arguments, f"field_{field.name}", None)
-        if given is not None:
+        less = getattr(arguments, f"less_{field.name}", None)
+        if isinstance(field.type, inspect.DictType) and (given or less):
+            found[field.name] = _labels(field, given or [], less or [])
+        elif given is not None:
             found[field.name] = _value(field, given, client)
+    return found
+
+
+def _labels(field: Field, given: list[str], less: list[str]) -> dict[str, str | None]:
+    """Labels as a merge patch: those given are set, the others stay, and null takes one away."""
+    found: dict[str, str | None] = dict.fromkeys(less)
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise CliError(USAGE, f"{field.option} must be like tier=web, not {text!r}")
+        found[key] = value
     return found
 
 
 def _value(field: Field, given: Any, client: Client) -> Any:
     if isinstance(field.type, inspect.VarTupleType):
         if given == [NONE]:
-            return []
+            return None if _metavar(field) == "REQUIREMENT" else []
         return [_item(field, text, client) for text in given]
     if isinstance(given, bool):
         return given
@@ -158,7 +198,9 @@ def _item(field: Field, text: str, client: Client) -> Any:
     """
     (item, _, _) = _unwrap(field.type.item_type)
     if not isinstance(item, inspect.StructType):
-        return text
+        return text if field.ref is None else client.id_of(field.ref, KINDS[field.ref].COLLECTION, text)
+    if item.cls is LabelRequirement:
+        return requirement(text)
     parts = {_option(part.name).lstrip("-"): part for part in item.fields}
     if "=" not in text and "ip-address" in parts:
         return {"ip_address": text}
@@ -180,6 +222,27 @@ def _item(field: Field, text: str, client: Client) -> Any:
             found[part.name] = _scalar(field.option, type_, ref, value, client)
         open_text = part.name if isinstance(type_, inspect.StrType) and ref is None else ""
     return found
+
+
+_CHOICE = re.compile(r"(?P<key>\S+)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
+
+
+def requirement(text: str) -> dict[str, Any]:
+    """A requirement on labels in kubectl's words: ``tier=web``, ``tier!=web``, ``tier in (web,db)``, ``tier notin (web)``,
+    ``tier``, ``!tier``. Raises CliError."""
+    text = text.strip()
+    if found := _CHOICE.fullmatch(text):
+        values = [value.strip() for value in found["values"].split(",")]
+        return {"key": found["key"], "operator": "In" if found["operator"] == "in" else "NotIn", "values": values}
+    if " " in text or not text:
+        raise CliError(USAGE, f"--selector must be like tier=web, 'tier in (web,db)', tier or '!tier', not {text!r}")
+    if text.startswith("!"):
+        return {"key": text[1:], "operator": "DoesNotExist"}
+    for sign, operator in (("!=", "NotIn"), ("==", "In"), ("=", "In")):
+        key, found_sign, value = text.partition(sign)
+        if found_sign:
+            return {"key": key, "operator": operator, "values": [value]}
+    return {"key": text, "operator": "Exists"}
 
 
 def filters(arguments: argparse.Namespace, cls: type[Object], client: Client) -> list[tuple[str, str]]:

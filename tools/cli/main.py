@@ -10,7 +10,7 @@ from typing import Any
 
 from topology.model import KINDS, Object
 
-from . import fields, objects, routers, system
+from . import fields, objects, routers, security_groups, system, trace
 from .client import DEFAULT_ENDPOINT, Client
 from .errors import EXIT_CODES, OK, CliError
 
@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     for cls in KINDS.values():
         _add_kind(nouns, cls, common)
     _add_system(nouns, common)
+    trace.add(nouns, common)
+    security_groups.add(nouns, common)
     return top
 
 
@@ -55,6 +57,8 @@ def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser) ->
     fields.add_options(listed, cls, "list")
     listed.add_argument("--status", action="append", metavar="STATUS", help="BUILD, ACTIVE, DOWN, DEGRADED or ERROR")
     verb("show", objects.show, f"Show one {cls.KIND}.").add_argument("object", metavar="NAME|ID")
+    if cls.DERIVED:
+        return
     if not cls.SINGLE:
         created = verb("create", objects.create, f"Make a {cls.KIND}, or many.")
         fields.add_options(created, cls, "create")
@@ -74,7 +78,7 @@ def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser) ->
         verb("delete", objects.delete, f"Delete {cls.COLLECTION}.").add_argument(
             "objects", metavar="NAME|ID", nargs="+"
         )
-    for each in routers.VERBS.get(cls.KIND, ()):
+    for each in (*routers.VERBS.get(cls.KIND, ()), *security_groups.VERBS.get(cls.KIND, ())):
         own = verb(each.name, each.run, each.help)
         each.options(own)
         if each.waits:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from ipaddress import ip_address, ip_network
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from topology.model import Object, Port
@@ -14,23 +13,10 @@ from . import fields
 from .client import Client
 from .errors import NOT_FOUND, OK, USAGE, CliError
 from .objects import show_one, write
+from .verbs import Verb, rewrite
 
 GATEWAY = "network:router_gateway"
 """The device_owner of a router's port in a network outside."""
-ATTEMPTS = 10
-"""How often a list of routes is read and written again when somebody else writes the router at the same time."""
-CHANGED = 412
-
-
-class Verb(NamedTuple):
-    """A verb of one noun."""
-
-    name: str
-    run: Callable[[argparse.Namespace, type[Object], Client], int]
-    help: str
-    options: Callable[[argparse.ArgumentParser], None]
-    waits: bool = True
-    """Whether it takes ``--wait``."""
 
 
 # --- interfaces --------------------------------------------------------------------------------------------------
@@ -110,7 +96,7 @@ def _delete(client: Client, ports: list[dict[str, Any]]) -> int:
 def add_route(arguments: argparse.Namespace, cls: type[Object], client: Client) -> int:
     """``novanet router add-route ROUTER --destination PREFIX --nexthop ADDRESS``; one that is there already stays."""
     route = {"destination": _prefix(arguments.destination), "nexthop": _address(arguments.nexthop)}
-    return _reroute(arguments, cls, client, lambda routes: routes if route in routes else [*routes, route])
+    return rewrite(arguments, cls, client, "routes", lambda routes: routes if route in routes else [*routes, route])
 
 
 def remove_route(arguments: argparse.Namespace, cls: type[Object], client: Client) -> int:
@@ -125,28 +111,7 @@ def remove_route(arguments: argparse.Namespace, cls: type[Object], client: Clien
             raise CliError(NOT_FOUND, f"router {arguments.object} has no route to {destination}{by}")
         return left
 
-    return _reroute(arguments, cls, client, without)
-
-
-def _reroute(
-    arguments: argparse.Namespace,
-    cls: type[Object],
-    client: Client,
-    change: Callable[[list[dict[str, str]]], list[dict[str, str]]],
-) -> int:
-    """Change the list of routes, with nobody else's change lost."""
-    for attempt in range(1, ATTEMPTS + 1):
-        router = client.named(cls.KIND, cls.COLLECTION, arguments.object)
-        routes = change(router["routes"])
-        if routes == router["routes"]:
-            return show_one(router, arguments)
-        path, match = f"/v1/{cls.COLLECTION}/{quote(router['id'])}", {"If-Match": f'"{router["revision_number"]}"'}
-        try:
-            return show_one(write(client, "PATCH", path, {"routes": routes}, arguments, match), arguments)
-        except CliError as problem:
-            if problem.status != CHANGED or attempt == ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+    return rewrite(arguments, cls, client, "routes", without)
 
 
 def _prefix(text: str) -> str:

@@ -17,6 +17,13 @@ _COLUMNS = {
     "port-forwarding": (
         "id", "status", "floating_ip_id", "protocol", "external_port", "internal_ip_address", "internal_port",
     ),
+    "security-group": ("name", "id", "status", "tier", "stateful", "rule_count", "port_count", "project_id"),
+    "address-group": ("name", "id", "status", "addresses", "project_id"),
+    "security-group-rule": (
+        "id", "status", "security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
+        "remote_ip_prefix", "remote_group_id", "remote_address_group_id", "action",
+    ),
+    "identity": ("number", "status", "port_count", "security_groups", "labels", "project_id"),
     "neighbour": ("id", "status", "network_id", "ip_address", "mac_address", "learned"),
     "hypervisor": ("name", "id", "status", "tunnel_ip", "ovsdb", "bridge_mappings", "gateway"),
     "tunnel-mesh": ("name", "id", "status", "tunnel_type", "udp_port", "underlay_mtu"),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from ..changes import Edit
-from ..model import KINDS, UUID_PATTERN, Object, Port, encode, traits
+from ..model import KINDS, UUID_PATTERN, Identity, Object, Port, encode, traits
 from .allocation import Allocator
-from .consequences import is_learned
+from .consequences import goes_with
 from .context import Context
 from .draft import View, describe
 from .routing import release
 from .rules import RULES
+from .security_groups import check_unused
 from .write import Refused, Write, merge_patch, typed
 
 _UUID = re.compile(UUID_PATTERN.removesuffix("$") + r"\Z")
@@ -32,6 +34,8 @@ def admit(view: View, write: Write, allocator: Allocator, new_id: str) -> Edit:
         raise Refused(404, "", f"there is no kind {write.kind!r}; there are {', '.join(KINDS)}")
     if write.project is not None and not cls.TENANT:
         raise Refused(403, "", f"only administrators may write a {cls.KIND}")
+    if cls.DERIVED and not write.system:
+        raise Refused(403, "", f"NovaNet alone makes and deletes objects of the kind {cls.KIND}")
     if not isinstance(write.fields, Mapping):
         raise Refused(400, "", f"Expected `object`, got `{type(write.fields).__name__}`")
     id = _id(write, new_id)
@@ -91,7 +95,9 @@ def _delete(view: View, write: Write, cls: type[Object], old: Object) -> Edit:
         raise Refused(409, "", f"there is exactly one {cls.KIND}; it can be changed, not deleted")
     if isinstance(old, Port):
         release(view, old)
-    users = [node for node in view.referrers(cls.KIND, old.id) if not is_learned(view, *node)]
+    if isinstance(old, Identity):
+        check_unused(view, old)
+    users = [node for node in view.referrers(cls.KIND, old.id) if not goes_with(view, old.id, *node)]
     if users:
         named = sorted(describe(view, kind, id, write.project) for kind, id in users[:_NAMED_IN_REFUSALS])
         more = f" and {len(users) - len(named)} more" if len(users) > len(named) else ""
@@ -127,7 +133,7 @@ def _check_unknown_to_writer(context: Context) -> None:
     write, new, old = context.write, context.new, context.old
     if write.project is not None and new.project_id != write.project:
         raise Refused(403, "project_id", f"you may only write to project {write.project!r}")
-    if not context.cls.TENANT and new.project_id:
+    if not context.cls.TENANT and not context.cls.DERIVED and new.project_id:
         raise Refused(400, "project_id", f"a {context.cls.KIND} belongs to no project")
     for name in write.fields:
         trait = traits(context.cls).get(name, {})
@@ -136,12 +142,17 @@ def _check_unknown_to_writer(context: Context) -> None:
         if "read_only" not in trait and not ("admin" in trait and write.project is not None):
             continue
         value, before = getattr(new, name), getattr(old, name) if old is not None else None
-        if old is None and value in (None, 0, ()):
+        if old is None and value == _defaults(context.cls)[name]:
             continue
         if value != before:
             if "read_only" in trait:
                 raise Refused(400, name, "is set by NovaNet; leave it out")
             raise Refused(403, name, "may be set by administrators only")
+
+
+@cache
+def _defaults(cls: type[Object]) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(cls)}
 
 
 def _check_fixed(context: Context, new: Any) -> None:
@@ -155,8 +166,8 @@ def _check_fixed(context: Context, new: Any) -> None:
 def _check_references(context: Context, new: Any) -> None:
     for name, trait in traits(context.cls).items():
         target = getattr(new, name)
-        if "ref" not in trait or "weak" in trait or target is None:
-            continue
+        if "ref" not in trait or "weak" in trait or not isinstance(target, str):
+            continue  # lists of references are for the kind's own rule
         if context.old is None or target != getattr(context.old, name):
             context.visible(trait["ref"], target, name)
 

@@ -26,6 +26,8 @@ PORT_KEY = (1, 2**32 - 1)
 HYPERVISOR_KEY = (1, 2**16 - 1)
 ROUTER_KEY = (1, 2**14 - 1)
 """Below 2**14, since it is the router's conntrack zone as well; the others are for security groups."""
+IDENTITY = (1, 2**32 - 1)
+RULE_KEY = (1, 2**31 - 1)
 MAC_PREFIX = "02:4e:56"
 """Of every MAC address that NovaNet makes: unicast, locally administered (IEEE 802, section 8.4), then "NV"."""
 

@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from ..changes import Edit
-from ..model import FloatingIp, Neighbour
+from ..model import FloatingIp, Neighbour, Port, SecurityGroupRule
 from .draft import View
+from .security_groups import identity_of
 
 
 def consequences(view: View, edit: Edit) -> Iterator[Edit]:
     """The edits to be made before an admitted one, together with it.
 
-    Floating IPs wait for another port when theirs is deleted; what was learned of hosts outside goes with their network.
+    Floating IPs wait for another port when theirs is deleted; what was learned of hosts outside goes with their network,
+    and rules with their security group. A port's identity is made when it is the first to have it.
     """
     if edit.value is not None:
+        if isinstance(edit.value, Port):
+            yield from identity_of(view, edit.value)
         return
     match edit.kind:
         case "port":
@@ -27,11 +31,20 @@ def consequences(view: View, edit: Edit) -> Iterator[Edit]:
                 yield Edit("floating-ip", id, detached)
         case "network":
             for id in sorted(view.neighbours_in(edit.id)):
-                if is_learned(view, "neighbour", id):
+                if goes_with(view, edit.id, "neighbour", id):
                     yield Edit("neighbour", id, None)
+        case "security-group":
+            for id in sorted(view.rules_of(edit.id)):
+                yield Edit("security-group-rule", id, None)
 
 
-def is_learned(view: View, kind: str, id: str) -> bool:
-    """Whether an object is a host outside that NovaNet learned of by itself, which keeps nothing from being deleted."""
-    neighbour: Neighbour | None = view.get(kind, id) if kind == "neighbour" else None
-    return neighbour is not None and neighbour.learned
+def goes_with(view: View, deleted: str, kind: str, id: str) -> bool:
+    """Whether an object goes with one that is deleted, and does not keep it: a host outside that NovaNet learned of by
+    itself, or a rule of the security group."""
+    obj = view.get(kind, id)
+    match obj:
+        case Neighbour():
+            return obj.learned
+        case SecurityGroupRule():
+            return obj.security_group_id == deleted
+    return False

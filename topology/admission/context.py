@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..gateways import is_outside
 from ..model import Network, Object
+from ..sharing import is_common
 from .allocation import Allocator
 from .draft import View, describe
 from .write import Refused, Write
@@ -27,12 +27,12 @@ class Context(NamedTuple):
     def visible(self, kind: str, id: str, field: str) -> Any:
         """The object that a field refers to. Raises Refused(404) when the writer sees none such.
 
-        Networks outside and their subnets are there for everyone.
+        What everyone may use is there for everyone (see ``sharing``).
         """
         found = self.view.get(kind, id)
         project = self.write.project
         foreign = project is not None and found is not None and type(found).TENANT and found.project_id != project
-        if found is None or (foreign and not is_outside(self.view, found)):
+        if found is None or (foreign and not is_common(self.view, found)):
             raise Refused(404, field, f"there is no {kind} {id}")
         return found
 

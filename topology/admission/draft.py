@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol, TypeVar
 
 from ..changes import Edit
-from ..graph import Node, references
+from ..indexes import rule_match
+from ..membership import selector_scope
 from ..model import (
     KINDS,
     FloatingIp,
     Hypervisor,
+    Identity,
     Neighbour,
     Network,
     Object,
     Port,
     PortForwarding,
     Router,
+    SecurityGroup,
+    SecurityGroupRule,
     Subnet,
     TunnelMesh,
 )
+from ..references import Node, references
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -48,6 +53,12 @@ class View(Protocol):
     @property
     def neighbours(self) -> Mapping[tuple[str, str], str]: ...
     @property
+    def identities(self) -> Mapping[int, str]: ...
+    @property
+    def rule_keys(self) -> Mapping[int, str]: ...
+    @property
+    def rules(self) -> Mapping[tuple[Any, ...], str]: ...
+    @property
     def mesh(self) -> TunnelMesh | None: ...
     def get(self, kind: str, id: str) -> Any: ...
     def all(self, kind: str) -> Mapping[str, Any]: ...
@@ -57,6 +68,10 @@ class View(Protocol):
     def floating_of(self, port_id: str) -> AbstractSet[str]: ...
     def forwardings_of(self, floating_ip_id: str) -> AbstractSet[str]: ...
     def neighbours_in(self, network_id: str) -> AbstractSet[str]: ...
+    def rules_of(self, group_id: str) -> AbstractSet[str]: ...
+    def selectors_of(self, scope: str) -> AbstractSet[str]: ...
+    def identities_of_project(self, project_id: str) -> AbstractSet[int]: ...
+    def ports_with(self, number: int) -> Iterable[str]: ...
     def referrers(self, kind: str, id: str) -> list[Node]: ...
 
 
@@ -114,7 +129,10 @@ class Draft:
         self._objects: dict[str, Overlay[str, Any]] = {}
         self.router_keys: Overlay[int, str] = Overlay(base.router_keys)
         self.neighbours: Overlay[tuple[str, str], str] = Overlay(base.neighbours)
-        self._members: dict[tuple[str, str], set[str]] = {}
+        self.identities: Overlay[int, str] = Overlay(base.identities)
+        self.rule_keys: Overlay[int, str] = Overlay(base.rule_keys)
+        self.rules: Overlay[tuple[Any, ...], str] = Overlay(base.rules)
+        self._members: dict[tuple[str, Any], set[Any]] = {}
         self._referring: dict[Node, dict[Node, None]] = {}
 
     @property
@@ -156,16 +174,35 @@ class Draft:
         """Ids of the hosts outside that are known in a provider network."""
         return self._ids("neighbours_in", network_id)
 
+    def rules_of(self, group_id: str) -> AbstractSet[str]:
+        """Ids of the rules of a security group."""
+        return self._ids("rules_of", group_id)
+
+    def selectors_of(self, scope: str) -> AbstractSet[str]:
+        """Ids of the security groups that select among the ports of a project, or of all."""
+        return self._ids("selectors_of", scope)
+
+    def identities_of_project(self, project_id: str) -> AbstractSet[int]:
+        """Numbers of the identities of a project's ports."""
+        return self._ids("identities_of_project", project_id)
+
+    def ports_with(self, number: int) -> Iterator[str]:
+        """Ids of the ports that have an identity; they may be many, so they are not copied."""
+        overlay = self._objects.get("port")
+        staged = overlay.changes if overlay is not None else {}
+        yield from (id for id in self.base.ports_with(number) if id not in staged)
+        yield from (id for id, port in staged.items() if port is not None and port.identity == number)
+
     def _ports(self, index: str, key: str) -> list[Port]:
         found: list[Port] = [self.get("port", id) for id in self._ids(index, key)]
         return sorted(found, key=lambda port: port.port_key or 0)
 
-    def _ids(self, index: str, key: str) -> AbstractSet[str]:
+    def _ids(self, index: str, key: Any) -> AbstractSet[Any]:
         """The members of an index, which is named as the method of the view that reads it."""
         staged = self._members.get((index, key))
         if staged is not None:
             return staged
-        return {each if isinstance(each, str) else each.id for each in getattr(self.base, index)(key)}
+        return {each.id if isinstance(each, Port) else each for each in getattr(self.base, index)(key)}
 
     def referrers(self, kind: str, id: str) -> list[Node]:
         """The objects that refer to this one."""
@@ -194,9 +231,9 @@ class Draft:
             for index, key in self._keys(kind, new):
                 index.changes[key] = id
         for place in _memberships(old):
-            self._members.setdefault(place, set(self._ids(*place))).discard(id)
+            self._members.setdefault(place, set(self._ids(*place))).discard(_member(old))
         for place in _memberships(new):
-            self._members.setdefault(place, set(self._ids(*place))).add(id)
+            self._members.setdefault(place, set(self._ids(*place))).add(_member(new))
 
     def _staged(self, node: Node) -> bool:
         overlay = self._objects.get(node[0])
@@ -213,6 +250,12 @@ class Draft:
                 yield self.hypervisor_keys, obj.hypervisor_key
             case Router(router_key=int()):
                 yield self.router_keys, obj.router_key
+            case Identity():
+                yield self.identities, obj.number
+            case SecurityGroupRule():
+                yield self.rules, rule_match(obj)
+                if obj.rule_key is not None:
+                    yield self.rule_keys, obj.rule_key
             case Neighbour():
                 yield self.neighbours, (obj.network_id, obj.ip_address)
             case FloatingIp():
@@ -227,7 +270,7 @@ class Draft:
                     yield self.addresses, (fixed.subnet_id, fixed.ip_address)
 
 
-def _memberships(obj: Any) -> Iterator[tuple[str, str]]:
+def _memberships(obj: Any) -> Iterator[tuple[str, Any]]:
     """(index, key) under which an object is listed."""
     match obj:
         case Subnet():
@@ -235,12 +278,23 @@ def _memberships(obj: Any) -> Iterator[tuple[str, str]]:
         case Port(router_id=str()):
             yield "interfaces_of", obj.router_id or ""
             yield "routed_by", obj.network_id
+        case SecurityGroup(selector=tuple()):
+            yield "selectors_of", selector_scope(obj)
+        case SecurityGroupRule():
+            yield "rules_of", obj.security_group_id
+        case Identity():
+            yield "identities_of_project", obj.project_id
         case FloatingIp(port_id=str()):
             yield "floating_of", obj.port_id or ""
         case PortForwarding():
             yield "forwardings_of", obj.floating_ip_id
         case Neighbour():
             yield "neighbours_in", obj.network_id
+
+
+def _member(obj: Any) -> Any:
+    """As what an object is listed: an identity by its number, everything else by its id."""
+    return obj.number if isinstance(obj, Identity) else obj.id
 
 
 def describe(view: View, kind: str, id: str, project: str | None) -> str:

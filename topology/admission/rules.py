@@ -38,6 +38,7 @@ from .draft import View
 from .fixed_ips import fixed_ips
 from .outside import check_addresses_kept, floating_ip, neighbour, port_forwarding
 from .routing import interface, interface_addresses, router
+from .security_groups import address_group, identity, membership, security_group, security_group_rule
 from .write import Refused
 
 IPV6_MIN_MTU = 1280
@@ -219,6 +220,8 @@ def port(context: Context) -> Port:
         dns_name=_host_name(context),
         allowed_address_pairs=_pairs(new.allowed_address_pairs),
     )
+    if new.security_groups or new.labels or new.identity is not None:
+        new = membership(context._replace(new=new))
     addresses = fixed_ips(context._replace(new=new))
     if new.router_id is not None:
         interface_addresses(context._replace(new=new), addresses)
@@ -361,6 +364,10 @@ RULES: dict[str, Callable[[Context], Object]] = {
     "network": network,
     "subnet": subnet,
     "router": router,
+    "security-group": security_group,
+    "address-group": address_group,
+    "security-group-rule": security_group_rule,
+    "identity": identity,
     "port": port,
     "floating-ip": floating_ip,
     "port-forwarding": port_forwarding,

@@ -12,7 +12,7 @@ import msgspec
 from ..model import Object
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>[^`]*)`")
 _UNFIT = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 _UNFIT_LINES = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
@@ -94,6 +94,7 @@ def check_text(value: Any, path: str) -> None:
             raise Refused(400, path, "holds control characters or unpaired surrogates")
     elif isinstance(value, Mapping):
         for name, inner in value.items():
+            check_text(name, path)
             check_text(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, (list, tuple)):
         for position, inner in enumerate(value):

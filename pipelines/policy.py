@@ -1,0 +1,202 @@
+"""Security groups in the switch: identities, conntrack, and the way that packets take through a port's policy.
+
+A port's policy is looked at where it is: that of the sender once the destination is known, before any translation; that of the
+receiver before delivery. Every packet is judged, by the addresses and ports with which its connection began, so that a rule
+that is removed cuts its connections in both directions, and a restart forgets nothing (docs/decisions/0014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from topology.graph import Topology
+from topology.model import Port
+
+from . import fields as f
+from . import tables as t
+from .addresses import addresses_of
+from .flow import Action, Flow, Rule, conntrack, copy, ct_clear, match, resubmit, set_bits, set_field
+from .placement import Placed
+from .routers import routed
+from .services import ICMPV6
+
+# priorities, a band for each table
+SKIP, NEIGHBOURS, LOOK, PORT = 300, 200, 100, 100
+ROUTED, OF_ROUTER = 200, 50
+INVALID, PASSES, LATER, REPLY, FORWARD = 500, 400, 300, 200, 100
+COPY, COMMIT = 200, 100
+NOBODY = 100
+TO_PORT, TO_OUTSIDE, STAYS = 300, 200, 100
+
+FIRST_ZONE, ZONES = 0x4000, 0xC000
+"""Conntrack zones of ports; the lower ones are routers' (``nat``)."""
+KEEP = 1
+"""In CT_MARK: the connection stays even when the rule that allowed it is gone."""
+_NEIGHBOUR_DISCOVERY = range(133, 138)
+_FAMILIES = (f.IPV4, f.IPV6)
+
+
+def identity_of(port: Port) -> int:
+    """The identity that policies know a port by; 0 for none. Without port security, what it sends could be anybody's."""
+    return port.identity or 0 if port.port_security_enabled else 0
+
+
+def zone_of(found: Placed) -> tuple[Action, ...]:
+    """The actions that set ZONE for what a port here sends; none where it has no policy."""
+    return (set_bits(f.ZONE, zone(found.ofport)),) if found.ofport is not None and identity_of(found.port) else ()
+
+
+def zone(ofport: int) -> int:
+    """The conntrack zone of a port: its own, unless one that was plugged 49,152 ports before is still there."""
+    return FIRST_ZONE + ofport % ZONES
+
+
+def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
+    """The way of packets through policies; whose they are, ``port`` and ``policy`` say."""
+    yield from _entrances()
+    yield from _states()
+    yield from _exits()
+
+
+def _entrances() -> Iterator[Flow]:
+    yield Flow(t.OUTWARD.number, SKIP, match(f.IN_PORT_KEY(0)), goto=t.GATEWAY_REDIRECT.number)
+    leaves = match(f.FLAGS(0, f.LEFT.mask | f.EXEMPT.mask))
+    yield Flow(t.OUTWARD.number, LOOK, leaves, (set_bits(f.OUTWARD, 1),), goto=t.EGRESS_ADMIT.number)
+    for nobodys in (f.IN_PORT_KEY(0), f.LEFT(1), f.EXEMPT(1)):
+        yield Flow(t.EGRESS_ADMIT.number, SKIP, match(nobodys), goto=t.OUTPUT_SELECT.number)
+    yield Flow(t.INGRESS_ADMIT.number, SKIP, match(f.EXEMPT(1)), goto=t.LOCAL_OUTPUT.number)
+    yield Flow(t.INGRESS_ADMIT.number, NEIGHBOURS, match(f.ETH_TYPE(f.ARP)), goto=t.LOCAL_OUTPUT.number)
+    for kind in _NEIGHBOUR_DISCOVERY:
+        message = match(*ICMPV6, f.ICMPV6_TYPE(kind))
+        yield Flow(t.EGRESS_ADMIT.number, NEIGHBOURS, message, goto=t.OUTPUT_SELECT.number)
+        yield Flow(t.INGRESS_ADMIT.number, NEIGHBOURS, message, goto=t.LOCAL_OUTPUT.number)
+    for family in _FAMILIES:
+        look = (
+            *_identify(f.IN_PORT_KEY, f.SRC_IDENTITY),
+            *_identify(f.OUT_PORT_KEY, f.DST_IDENTITY),
+            copy(f.SRC_IDENTITY, f.LOCAL),
+        )
+        yield Flow(t.EGRESS_ADMIT.number, LOOK, match(f.ETH_TYPE(family)), look, goto=t.POLICY_ADMIT.number)
+
+    yield Flow(t.POLICY_ADMIT.number, NOBODY, match(f.LOCAL(0)), goto=t.POLICY_EXIT.number)
+
+
+def _identify(key: f.Field, identity: f.Field) -> tuple[Action, ...]:
+    """Look the identity of a port up; 0 where it has none. FOUND has it as well."""
+    return copy(key, f.WHO), set_field(f.FOUND, 0), resubmit(t.IDENTITY.number), copy(f.FOUND, identity)
+
+
+def _states() -> Iterator[Flow]:
+    def state(priority: int, *tlvs: bytes, goto: t.Table) -> Flow:
+        return Flow(t.POLICY_STATE.number, priority, match(*tlvs), goto=goto.number)
+
+    invalid = match(_tracked(f.CT_INVALID))
+    yield Flow(t.POLICY_STATE.number, INVALID, invalid, reason="connection is invalid")
+    yield state(PASSES, _tracked(f.CT_RELATED), goto=t.POLICY_EXIT)
+    yield state(PASSES, _tracked(f.CT_ESTABLISHED), f.CT_MARK(KEEP, KEEP), goto=t.POLICY_EXIT)
+    # of a fragment without ports nothing is known, save that it goes nowhere without the first one (see _exits)
+    for family in _FAMILIES:
+        later, nobodys = match(_tracked(0), f.ETH_TYPE(family), f.IP_FRAG(2, 2)), (set_field(f.RULE, 0),)
+        yield Flow(t.POLICY_STATE.number, LATER, later, nobodys, goto=t.POLICY_DONE.number)
+    for inward, began, answered in ((1, t.INGRESS_POLICY, t.EGRESS_POLICY), (0, t.EGRESS_POLICY, t.INGRESS_POLICY)):
+        yield state(REPLY, f.INWARD(inward), _tracked(f.CT_REPLY), goto=answered)
+        yield state(FORWARD, f.INWARD(inward), goto=began)
+
+
+def _tracked(state: int) -> bytes:
+    """The match on a packet that conntrack has seen, in this state."""
+    return f.CT_STATE(f.CT_TRACKED | state, f.CT_TRACKED | state)
+
+
+def _exits() -> Iterator[Flow]:
+    log = t.POLICY_LOG.number
+    for family in _FAMILIES:
+        for kept in (0, 1):
+            new = _tracked(f.CT_NEW), f.ETH_TYPE(family), f.KEPT(kept)
+            mark = (set_field(f.CT_MARK, KEEP),) if kept else ()
+            commit = conntrack(zone=f.ZONE, commit=True, exec=mark)
+            yield Flow(t.POLICY_DONE.number, COMMIT, match(*new), (commit,), goto=t.POLICY_EXIT.number)
+            # what conntrack hands on to another table is a copy, so a meter may drop it there
+            commit = conntrack(zone=f.ZONE, commit=True, table=log, exec=mark)
+            yield Flow(t.POLICY_DONE.number, COPY, match(*new, f.LOGS(1)), (commit,), goto=t.POLICY_EXIT.number)
+        # in user space conntrack keeps fragments until all are there: those of a packet whose first was denied, for ever
+        fragment = f.CT_STATE(f.CT_TRACKED, f.CT_TRACKED | f.CT_NEW), f.ETH_TYPE(family), f.IP_FRAG(1, 1)
+        wait = (conntrack(zone=f.ZONE),)
+        yield Flow(t.POLICY_DONE.number, COMMIT, match(*fragment), wait, goto=t.POLICY_EXIT.number)
+        # conntrack would keep fragments to itself until it has all of them
+        each = match(f.CT_STATE(0, f.CT_TRACKED), f.ETH_TYPE(family), f.IP_FRAG(0, 1), f.LOGS(1))
+        look = conntrack(zone=f.ZONE, table=log)
+        yield Flow(t.POLICY_DONE.number, COPY, each, (look,), goto=t.POLICY_EXIT.number)
+    # NAT and whatever comes next sees packets as they were before
+    yield Flow(t.POLICY_EXIT.number, TO_PORT, match(f.INWARD(1)), (ct_clear(),), goto=t.LOCAL_OUTPUT.number)
+    left = ct_clear(), set_bits(f.LEFT, 1)
+    outside = *left, set_bits(f.OUTWARD, 0), set_field(f.SRC_IDENTITY, 0), resubmit(t.GATEWAY_REDIRECT.number)
+    yield Flow(t.POLICY_EXIT.number, TO_OUTSIDE, match(f.OUTWARD(1)), outside)
+    yield Flow(t.POLICY_EXIT.number, STAYS, b"", left, goto=t.OUTPUT_SELECT.number)
+
+
+def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
+    """The identity of a port, wherever it is reached; and where it is, that what comes for it is judged."""
+    identity = identity_of(found.port)
+    if not identity:
+        return
+    yield Flow(t.IDENTITY.number, PORT, match(f.WHO(found.key)), (set_field(f.FOUND, identity),))
+    if found.ofport is not None:
+        yield _judge(found.key, found.ofport)
+    elif not found.here and _tells_no_identity(topology):
+        yield from _sources(topology, found)
+
+
+def _judge(key: int, ofport: int) -> Flow:
+    """What comes for a port here."""
+    judge = (
+        set_bits(f.ZONE, zone(ofport)),
+        set_bits(f.INWARD, 1),
+        set_bits(f.KEPT, 0),
+        resubmit(t.SOURCE.number),
+        *_identify(f.OUT_PORT_KEY, f.DST_IDENTITY),
+        copy(f.DST_IDENTITY, f.LOCAL),
+        copy(f.SRC_IDENTITY, f.OTHER),
+        resubmit(t.POLICY_ADMIT.number),
+    )
+    return Flow(t.INGRESS_ADMIT.number, PORT, match(f.OUT_PORT_KEY(key)), judge)
+
+
+# --- where tunnels tell no identity ------------------------------------------------------------------------------
+
+
+def _tells_no_identity(topology: Topology) -> bool:
+    """VXLAN carries none. Geneve does."""
+    return topology.mesh is not None and topology.mesh.tunnel_type == "vxlan"
+
+
+def _sources(topology: Topology, found: Placed) -> Iterator[Flow]:
+    """A port elsewhere, by what its own hypervisor lets it send from."""
+    known = (
+        set_field(f.WHO, found.key),
+        set_field(f.FOUND, 0),
+        resubmit(t.IDENTITY.number),
+        copy(f.FOUND, f.SRC_IDENTITY),
+    )
+    routers = [topology.get("router", port.router_id or "") for port in topology.routed_by(found.port.network_id)]
+    for mac, prefixes in addresses_of(found.port).allowed.items():
+        switched = match(f.NETWORK(found.vni), f.ETH_SRC(mac), f.FROM_TUNNEL(1))
+        yield Flow(t.SOURCE.number, PORT, switched, known)
+        for router in routers:
+            if router is None or router.router_key is None:
+                continue
+            for ethertype, field, within in ((f.IPV4, f.IPV4_SRC, prefixes.v4), (f.IPV6, f.IPV6_SRC, prefixes.v6)):
+                for address, mask in within:
+                    sent = match(f.ROUTER(router.router_key), f.ETH_TYPE(ethertype), field(address, mask))
+                    yield Flow(t.SOURCE.number, ROUTED, sent, known)
+
+
+def router(topology: Topology, hypervisor: str, router_id: str) -> Iterator[Rule]:
+    """What another hypervisor's router sends: the source MAC address is the router's, and the IP address tells."""
+    found = routed(topology, hypervisor, router_id)
+    if found is None or not _tells_no_identity(topology):
+        return
+    for interface in found.interfaces:
+        mine = match(f.NETWORK(interface.vni), f.ETH_SRC(interface.addresses.mac), f.FROM_TUNNEL(1))
+        again = set_field(f.ROUTER, found.key), resubmit(t.SOURCE.number)
+        yield Flow(t.SOURCE.number, OF_ROUTER, mine, again)

@@ -1,0 +1,159 @@
+"""A group of many members that many rules name: what the switches hold grows with rules and with identities, and a member
+that joins costs one flow on each hypervisor that reaches it, whatever the number of rules.
+
+NOVANET_SCALE_PORTS says how many members; `make test-scale` runs this with 10,000.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from pipelines import tables as t
+from tests.scale.test_ports import TIMEOUT, work
+from tools.bench import workload
+from tools.bench.novanet import BULK, GROUP, NovaNet
+from tools.bench.workload import HYPERVISORS, PortSpec
+from tools.lab.lab import Lab
+
+MEMBERS = int(os.environ.get("NOVANET_SCALE_PORTS", "1000"))
+FEW, MANY = 10, 1000
+"""Rules that name the group."""
+SERVERS = "00000000-0000-4000-8000-000400000001"
+"""The group that these rules are of. A port on each hypervisor is a member."""
+POLICY = (t.POLICY_ADMIT, t.INGRESS_POLICY, t.EGRESS_POLICY)
+EXTRA = count(1)
+
+
+@pytest.fixture(scope="module")
+def novanet() -> Iterator[NovaNet]:
+    """All members, in one network on all hypervisors but the last, where nobody is."""
+    members = [workload.neighbour(number) for number in range(MEMBERS)]
+    with Lab(HYPERVISORS + 1) as lab, NovaNet(lab, {"audit_interval": 0}) as novanet:
+        workload.plug_dummies(lab, members)
+        novanet.add_networks(1)
+        novanet.add_group()
+        novanet.request("POST", "/v1/security-groups", {"id": SERVERS, "name": "servers"})
+        novanet.add_ports(members, grouped=True)
+        novanet.wait_realised(MEMBERS, TIMEOUT)
+        for number in range(HYPERVISORS):
+            patch(novanet, added(novanet, number), security_groups=[SERVERS])
+        yield novanet
+
+
+def added(novanet: NovaNet, hypervisor: int) -> PortSpec:
+    """A port that is a member of no group."""
+    port = workload.extra(next(EXTRA), hypervisor)
+    workload.plug_dummies(novanet.lab, [port])
+    novanet.realise_port(port)
+    return port
+
+
+def patch(novanet: NovaNet, port: PortSpec, **fields: object) -> None:
+    assert novanet.request("PATCH", f"/v1/ports/{port.id}?wait=60", fields)["status"] == "ACTIVE"
+
+
+def have_rules(novanet: NovaNet, wanted: int) -> None:
+    """Let just so many rules of SERVERS name the group."""
+    path = f"/v1/security-group-rules?security_group_id={SERVERS}&limit={BULK}"
+    there = sorted(novanet.request("GET", path)["items"], key=lambda rule: rule["port_range_min"])
+    for rule in there[wanted:]:
+        novanet.request("DELETE", f"/v1/security-group-rules/{rule['id']}")
+    fields = {"security_group_id": SERVERS, "direction": "ingress", "protocol": "tcp", "remote_group_id": GROUP}
+    numbers = range(1000 + len(there), 1000 + wanted)
+    made = [fields | {"port_range_min": number, "port_range_max": number} for number in numbers]
+    if made:
+        novanet.request("POST", "/v1/security-group-rules", made)
+    novanet.wait_settled()
+
+
+def flows(novanet: NovaNet) -> list[set[str]]:
+    """What each switch has, without what it counts."""
+    return [set(hypervisor.dump_flows("br-int", "--no-stats")) for hypervisor in novanet.lab.hypervisors]
+
+
+def policy_flows(novanet: NovaNet) -> list[int]:
+    """How many flows each switch has in the tables of rules."""
+    numbers = [f"table={table.number}" for table in POLICY]
+    dumps = (hypervisor.dump_flows("br-int") for hypervisor in novanet.lab.hypervisors)
+    return [sum(any(f" {number}, " in line for number in numbers) for line in dump) for dump in dumps]
+
+
+def test_flows_grow_with_rules_and_identities_and_not_with_members(novanet: NovaNet) -> None:
+    have_rules(novanet, FEW)
+    few = policy_flows(novanet)
+    have_rules(novanet, MANY)
+    many = policy_flows(novanet)
+    identities = novanet.counter("novanet_identities")
+    assert identities == 2, "one for all members, one for the servers"
+    # a rule: its service, and its verdict; an identity: its admission by IP version, and a clause in each place
+    assert [most - least for most, least in zip(many, few, strict=True)] == [2 * (MANY - FEW)] * HYPERVISORS + [0]
+    assert all(least - few[-1] <= 2 * (FEW + 5) + 6 * identities for least in few), "the last has what all have"
+
+
+@pytest.mark.parametrize("rules", [FEW, MANY])
+@pytest.mark.parametrize("home", range(HYPERVISORS))
+def test_a_member_that_joins_is_one_flow_for_each_hypervisor(novanet: NovaNet, rules: int, home: int) -> None:
+    port = added(novanet, home)
+    have_rules(novanet, rules)
+    before, then = work(novanet), flows(novanet)
+
+    novanet.join(port)
+    done = work(novanet) - before
+    assert done == Counter({"compiled port": HYPERVISORS, "flows_sent": HYPERVISORS}), "and no rule is looked at"
+    assert [len(has - had) for has, had in zip(flows(novanet), then, strict=True)] == [1] * HYPERVISORS + [0]
+
+    patch(novanet, port, security_groups=[SERVERS])
+    moved = work(novanet) - before - done
+    assert moved == done, "another group: the flow says another identity"
+
+    novanet.leave(port)
+    left = work(novanet) - before - done - moved
+    assert left == Counter({"compiled port": HYPERVISORS, "flows_deleted": HYPERVISORS})
+    assert flows(novanet) == then
+
+
+@pytest.mark.parametrize("rules", [FEW, MANY])
+def test_a_port_that_is_made_as_a_member_is_one_flow_more(novanet: NovaNet, rules: int) -> None:
+    have_rules(novanet, rules)
+    workload.plug_dummies(
+        novanet.lab, [alone := workload.extra(next(EXTRA), 1), member := workload.extra(next(EXTRA), 1)]
+    )
+    start = work(novanet)
+    novanet.realise_port(alone)
+    plain = work(novanet) - start
+    novanet.realise_port(member, grouped=True)
+    grouped = work(novanet) - start - plain
+    assert grouped - plain == Counter({"flows_sent": HYPERVISORS})
+    assert not plain - grouped
+
+
+def test_a_rule_costs_the_same_with_many_members(novanet: NovaNet) -> None:
+    have_rules(novanet, FEW)
+    before, then = work(novanet), flows(novanet)
+    have_rules(novanet, FEW + 1)
+    done = work(novanet) - before
+    # its service and its verdict; and that those of both identities are in it
+    assert [len(has - had) for has, had in zip(flows(novanet), then, strict=True)] == [4] * HYPERVISORS + [0]
+    assert done["flows_sent"] == 4 * HYPERVISORS
+    assert done["compiled port"] == done["full_recomputes"] == done["resyncs"] == done["flows_deleted"] == 0
+
+
+def test_an_identity_costs_the_same_with_many_rules(novanet: NovaNet) -> None:
+    """The last test: the new identities stay."""
+    costs = []
+    for number, rules in enumerate((FEW, MANY)):
+        port = added(novanet, 0)
+        have_rules(novanet, rules)
+        then = flows(novanet)
+        patch(novanet, port, security_groups=[GROUP], labels={"first": str(number)})
+        novanet.wait_settled()
+        costs.append([len(has ^ had) for has, had in zip(flows(novanet), then, strict=True)])
+    assert costs[0] == costs[1]
+    assert max(costs[0]) <= 8 and costs[0][-1] == 0
+    assert novanet.counter("novanet_full_recomputes_total") == HYPERVISORS + 1
+    assert novanet.counter("novanet_bundle_errors_total") == 0

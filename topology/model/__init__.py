@@ -1,0 +1,65 @@
+"""The objects of NovaNet, once: REST validation, OpenAPI, the store's schema and the graph all derive from here.
+
+Names follow OpenStack Neutron's API. An object is a frozen msgspec struct; what a field means beyond its
+type (who may write it, what it refers to) stands in its ``Meta(extra=...)``:
+
+``ref``        the kind of object whose id the field holds (a strong reference: what is referred to cannot be deleted)
+``weak``       the reference is cleared instead when what it refers to is deleted
+``read_only``  set by NovaNet, refused in requests
+``admin``      may be written by administrators only
+``immutable``  fixed once the object exists
+``ordered``    the order of a list of text matters
+``allocated``  chosen by NovaNet when left out, and kept when a later write leaves it out
+
+A field has one ``Meta`` with an ``extra``, or several, which msgspec merges; ``traits`` gives the sum.
+"""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from .base import UUID_PATTERN, Object, Status, encode, traits
+from .hypervisors import BridgeMapping, Hypervisor, TunnelMesh
+from .networks import AllocationPool, HostRoute, Network, Subnet
+from .observations import Bridge, Link, Listener, Vif
+from .outside import FloatingIp, Neighbour, PortForwarding
+from .ports import AddressPair, DhcpOption, FixedIp, Port
+from .routers import PolicyRoute, Router, RouterGateway, StaticRoute
+from .security_groups import (
+    ADMIN,
+    RULE_MATCH,
+    TENANT,
+    AddressGroup,
+    Identity,
+    LabelRequirement,
+    SecurityGroup,
+    SecurityGroupRule,
+)
+
+KINDS: dict[str, type[Object]] = {
+    cls.KIND: cls
+    for cls in (
+        Network,
+        Subnet,
+        Router,
+        SecurityGroup,
+        AddressGroup,
+        SecurityGroupRule,
+        Identity,
+        Port,
+        FloatingIp,
+        PortForwarding,
+        Neighbour,
+        Hypervisor,
+        TunnelMesh,
+    )
+}
+"""Every kind of the intent store, in an order in which references point backwards."""
+
+__all__ = [
+    "ADMIN", "KINDS", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair", "AllocationPool", "Bridge",
+    "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "HostRoute", "Hypervisor", "Identity", "LabelRequirement",
+    "Link", "Listener", "Neighbour", "Network", "Object", "PolicyRoute", "Port", "PortForwarding", "Router",
+    "RouterGateway", "SecurityGroup", "SecurityGroupRule", "StaticRoute", "Status", "Subnet", "TunnelMesh", "Vif",
+    "encode", "field", "traits",
+]  # fmt: skip

@@ -1,0 +1,52 @@
+"""Observations: what is true on the hypervisors, never stored."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Vif(Struct, frozen=True, kw_only=True):
+    """A VM's interface seen in a hypervisor's OVSDB. Its id in the graph is the port's."""
+
+    port_id: str
+    hypervisor_id: str
+    interface: str
+    ofport: int | None = None
+    """OpenFlow port number; None until vswitchd has opened the device."""
+    mtu: int | None = None
+    error: str = ""
+
+
+class Bridge(Struct, frozen=True, kw_only=True):
+    """The state of a hypervisor's br-int as its OVSDB shows it. Its id in the graph is the hypervisor's."""
+
+    hypervisor_id: str
+    tunnel_ofport: int | None = None
+    provider_ofports: tuple[tuple[str, int], ...] = ()
+    """(physical network, OpenFlow port towards it) for each mapping that is in place."""
+    underlay_mtu: int | None = None
+    datapath_type: str = ""
+    ovs_version: str = ""
+    problems: tuple[str, ...] = ()
+
+
+class Link(Struct, frozen=True, kw_only=True):
+    """The probe (BFD) from a hypervisor to another one. Its id in the graph is ``hypervisor/peer``."""
+
+    hypervisor_id: str
+    peer_id: str
+    ofport: int | None = None
+    up: bool = False
+    settled: bool = True
+    """Whether ``up`` can be believed: the session was up since the port was made, or had the time to come up."""
+
+
+class Listener(Struct, frozen=True, kw_only=True):
+    """Who wants a multicast group in a network, as IGMP and MLD told. Its id in the graph is ``network/group``.
+
+    Without ports the group is known, and nobody wants it any more.
+    """
+
+    network_id: str
+    group: str
+    ports: frozenset[str] = frozenset()
