@@ -106,10 +106,11 @@ class PolicyLog:
         if entry is None:
             return
         self.entries[entry.verdict] += 1
-        self._keep(entry)
+        self.keep(entry)
         LOG.info("connection %s", entry.verdict, extra=_told(entry))
 
-    def _keep(self, entry: LogEntry) -> None:
+    def keep(self, entry: LogEntry) -> None:
+        """Have an entry here for those who ask; it takes the place of the project's oldest where there are ``KEPT``."""
         ring = self._rings.get(entry.project_id)
         if ring is None:
             if len(self._rings) >= PROJECTS:

@@ -33,7 +33,7 @@ ADMIT = 100
 _PROTOCOLS = {"tcp": (f.TCP, f.TCP_DST), "udp": (f.UDP, f.UDP_DST)}
 _ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Types of ICMP errors that quote a packet: RFC 792, RFC 4443."""
-_INVALID = f.CT_STATE(f.CT_TRACKED | f.CT_INVALID, f.CT_TRACKED | f.CT_INVALID)
+_INVALID = f.CT_STATE(f.CT_INVALID, f.CT_INVALID)
 _UNTRACKED = f.CT_STATE(0, f.CT_TRACKED)
 
 

@@ -15,7 +15,7 @@ from topology.model import Port
 from . import fields as f
 from . import tables as t
 from .addresses import addresses_of
-from .flow import Action, Flow, Rule, conntrack, copy, ct_clear, match, resubmit, set_bits, set_field
+from .flow import Action, Flow, Rule, clone, conntrack, copy, ct_clear, match, resubmit, set_bits, set_field
 from .placement import Placed
 from .routers import routed
 from .services import ICMPV6
@@ -24,14 +24,17 @@ from .services import ICMPV6
 SKIP, NEIGHBOURS, LOOK, PORT = 300, 200, 100, 100
 ROUTED, OF_ROUTER = 200, 50
 INVALID, PASSES, LATER, REPLY, FORWARD = 500, 400, 300, 200, 100
-COPY, COMMIT = 200, 100
+COPY, COMMIT, WAIT = 200, 100, 50
 NOBODY = 100
-TO_PORT, TO_OUTSIDE, STAYS = 300, 200, 100
+GIVEN_UP, TO_PORT, TO_OUTSIDE, STAYS = 400, 300, 200, 100
 
 FIRST_ZONE, ZONES = 0x4000, 0xC000
 """Conntrack zones of ports; the lower ones are routers' (``nat``)."""
 KEEP = 1
 """In CT_MARK: the connection stays even when the rule that allowed it is gone."""
+_GIVEN_UP = f.CT_STATE(f.CT_INVALID, f.CT_INVALID)
+"""What conntrack can make nothing of. It may not even count as tracked: in user space, fragments that it has held for too
+long come out together with any other packet, and would go where that one goes."""
 _NEIGHBOUR_DISCOVERY = range(133, 138)
 _FAMILIES = (f.IPV4, f.IPV6)
 
@@ -39,11 +42,6 @@ _FAMILIES = (f.IPV4, f.IPV6)
 def identity_of(port: Port) -> int:
     """The identity that policies know a port by; 0 for none. Without port security, what it sends could be anybody's."""
     return port.identity or 0 if port.port_security_enabled else 0
-
-
-def zone_of(found: Placed) -> tuple[Action, ...]:
-    """The actions that set ZONE for what a port here sends; none where it has no policy."""
-    return (set_bits(f.ZONE, zone(found.ofport)),) if found.ofport is not None and identity_of(found.port) else ()
 
 
 def zone(ofport: int) -> int:
@@ -72,17 +70,27 @@ def _entrances() -> Iterator[Flow]:
         yield Flow(t.INGRESS_ADMIT.number, NEIGHBOURS, message, goto=t.LOCAL_OUTPUT.number)
     for family in _FAMILIES:
         look = (
-            *_identify(f.IN_PORT_KEY, f.SRC_IDENTITY),
             *_identify(f.OUT_PORT_KEY, f.DST_IDENTITY),
+            *_identify(f.IN_PORT_KEY, f.SRC_IDENTITY),
             copy(f.SRC_IDENTITY, f.LOCAL),
+            copy(f.DST_IDENTITY, f.OTHER),
         )
         yield Flow(t.EGRESS_ADMIT.number, LOOK, match(f.ETH_TYPE(family)), look, goto=t.POLICY_ADMIT.number)
-
+    judge = (
+        set_bits(f.INWARD, 1),
+        set_bits(f.KEPT, 0),
+        resubmit(t.SOURCE.number),
+        *_identify(f.OUT_PORT_KEY, f.DST_IDENTITY),
+        copy(f.DST_IDENTITY, f.LOCAL),
+        copy(f.SRC_IDENTITY, f.OTHER),
+        resubmit(t.POLICY_ADMIT.number),
+    )
+    yield Flow(t.INGRESS_ADMIT.number, LOOK, b"", judge)
     yield Flow(t.POLICY_ADMIT.number, NOBODY, match(f.LOCAL(0)), goto=t.POLICY_EXIT.number)
 
 
 def _identify(key: f.Field, identity: f.Field) -> tuple[Action, ...]:
-    """Look the identity of a port up; 0 where it has none. FOUND has it as well."""
+    """Look the identity of a port up; 0 where it has none. Of a port here, ZONE is set too: that of the last one looked up stays."""
     return copy(key, f.WHO), set_field(f.FOUND, 0), resubmit(t.IDENTITY.number), copy(f.FOUND, identity)
 
 
@@ -90,10 +98,9 @@ def _states() -> Iterator[Flow]:
     def state(priority: int, *tlvs: bytes, goto: t.Table) -> Flow:
         return Flow(t.POLICY_STATE.number, priority, match(*tlvs), goto=goto.number)
 
-    invalid = match(_tracked(f.CT_INVALID))
-    yield Flow(t.POLICY_STATE.number, INVALID, invalid, reason="connection is invalid")
+    yield Flow(t.POLICY_STATE.number, INVALID, match(_GIVEN_UP), reason="connection is invalid")
     yield state(PASSES, _tracked(f.CT_RELATED), goto=t.POLICY_EXIT)
-    yield state(PASSES, _tracked(f.CT_ESTABLISHED), f.CT_MARK(KEEP, KEEP), goto=t.POLICY_EXIT)
+    yield state(PASSES, _tracked(0), f.CT_MARK(KEEP, KEEP), goto=t.POLICY_EXIT)  # one without an answer counts as new
     # of a fragment without ports nothing is known, save that it goes nowhere without the first one (see _exits)
     for family in _FAMILIES:
         later, nobodys = match(_tracked(0), f.ETH_TYPE(family), f.IP_FRAG(2, 2)), (set_field(f.RULE, 0),)
@@ -109,24 +116,24 @@ def _tracked(state: int) -> bytes:
 
 
 def _exits() -> Iterator[Flow]:
-    log = t.POLICY_LOG.number
+    log, leave = t.POLICY_LOG.number, t.POLICY_EXIT.number
     for family in _FAMILIES:
+        new, known = (
+            (f.CT_STATE(f.CT_TRACKED | state, f.CT_TRACKED | f.CT_NEW), f.ETH_TYPE(family)) for state in (f.CT_NEW, 0)
+        )
         for kept in (0, 1):
-            new = _tracked(f.CT_NEW), f.ETH_TYPE(family), f.KEPT(kept)
             mark = (set_field(f.CT_MARK, KEEP),) if kept else ()
-            commit = conntrack(zone=f.ZONE, commit=True, exec=mark)
-            yield Flow(t.POLICY_DONE.number, COMMIT, match(*new), (commit,), goto=t.POLICY_EXIT.number)
-            # what conntrack hands on to another table is a copy, so a meter may drop it there
-            commit = conntrack(zone=f.ZONE, commit=True, table=log, exec=mark)
-            yield Flow(t.POLICY_DONE.number, COPY, match(*new, f.LOGS(1)), (commit,), goto=t.POLICY_EXIT.number)
-        # in user space conntrack keeps fragments until all are there: those of a packet whose first was denied, for ever
-        fragment = f.CT_STATE(f.CT_TRACKED, f.CT_TRACKED | f.CT_NEW), f.ETH_TYPE(family), f.IP_FRAG(1, 1)
-        wait = (conntrack(zone=f.ZONE),)
-        yield Flow(t.POLICY_DONE.number, COMMIT, match(*fragment), wait, goto=t.POLICY_EXIT.number)
-        # conntrack would keep fragments to itself until it has all of them
-        each = match(f.CT_STATE(0, f.CT_TRACKED), f.ETH_TYPE(family), f.IP_FRAG(0, 1), f.LOGS(1))
-        look = conntrack(zone=f.ZONE, table=log)
-        yield Flow(t.POLICY_DONE.number, COPY, each, (look,), goto=t.POLICY_EXIT.number)
+            # conntrack hands on a copy, so a meter may drop the other one
+            commit = (conntrack(zone=f.ZONE, commit=True, table=leave, exec=mark),)
+            yield Flow(t.POLICY_DONE.number, COMMIT, match(*new, f.KEPT(kept)), commit)
+            yield Flow(t.POLICY_DONE.number, COPY, match(*new, f.KEPT(kept), f.LOGS(1)), commit, goto=log)
+        yield Flow(t.POLICY_DONE.number, COMMIT, match(*known, f.KEPT(1)), commit)
+        # in user space conntrack holds fragments until all are there: those of a packet whose first was denied, for ever
+        wait = (conntrack(zone=f.ZONE, table=leave),)
+        yield Flow(t.POLICY_DONE.number, WAIT, match(*known, f.IP_FRAG(1, 1)), wait)
+    untracked = match(f.CT_STATE(0, f.CT_TRACKED), f.LOGS(1))
+    yield Flow(t.POLICY_DONE.number, COPY, untracked, (clone([resubmit(leave)]),), goto=log)
+    yield Flow(leave, GIVEN_UP, match(_GIVEN_UP), reason="fragment of a packet that is not complete")
     # NAT and whatever comes next sees packets as they were before
     yield Flow(t.POLICY_EXIT.number, TO_PORT, match(f.INWARD(1)), (ct_clear(),), goto=t.LOCAL_OUTPUT.number)
     left = ct_clear(), set_bits(f.LEFT, 1)
@@ -136,30 +143,15 @@ def _exits() -> Iterator[Flow]:
 
 
 def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
-    """The identity of a port, wherever it is reached; and where it is, that what comes for it is judged."""
+    """The identity of a port, wherever it is reached; and where it is, its zone. All else that depends on who is a member of
+    what are rules, so a port that joins a group is one flow for each switch."""
     identity = identity_of(found.port)
     if not identity:
         return
-    yield Flow(t.IDENTITY.number, PORT, match(f.WHO(found.key)), (set_field(f.FOUND, identity),))
-    if found.ofport is not None:
-        yield _judge(found.key, found.ofport)
-    elif not found.here and _tells_no_identity(topology):
+    known = (set_field(f.FOUND, identity), *(() if found.ofport is None else (set_bits(f.ZONE, zone(found.ofport)),)))
+    yield Flow(t.IDENTITY.number, PORT, match(f.WHO(found.key)), known)
+    if not found.here and _tells_no_identity(topology):
         yield from _sources(topology, found)
-
-
-def _judge(key: int, ofport: int) -> Flow:
-    """What comes for a port here."""
-    judge = (
-        set_bits(f.ZONE, zone(ofport)),
-        set_bits(f.INWARD, 1),
-        set_bits(f.KEPT, 0),
-        resubmit(t.SOURCE.number),
-        *_identify(f.OUT_PORT_KEY, f.DST_IDENTITY),
-        copy(f.DST_IDENTITY, f.LOCAL),
-        copy(f.SRC_IDENTITY, f.OTHER),
-        resubmit(t.POLICY_ADMIT.number),
-    )
-    return Flow(t.INGRESS_ADMIT.number, PORT, match(f.OUT_PORT_KEY(key)), judge)
 
 
 # --- where tunnels tell no identity ------------------------------------------------------------------------------

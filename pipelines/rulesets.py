@@ -11,7 +11,7 @@ packet that is to be logged says which rule it was.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from ipaddress import ip_network
 from itertools import product
@@ -28,6 +28,10 @@ from .punting import LOG_BURST, LOG_METERS, LOG_RATE, Reason, punt
 # priorities
 ADMIN, TENANT, OTHERWISE = 10_000, 1000, 500
 ADMIT = LOG = 100
+BANDS = {"admin": 3, "tenant": 500}
+"""Priorities at which rules decide alike: flows that hold the clauses of too many rules are spread over them."""
+CLAUSES = 3000
+"""Rules whose clauses share flows. A flow has to fit into a message of 64 KiB, and a clause takes 16 bytes of it."""
 
 STATELESS = 1 << 31
 """Added to the key of a rule where it applies without connection tracking."""
@@ -89,6 +93,8 @@ class _Ruleset:
 
     def __init__(self) -> None:
         self._clauses: defaultdict[tuple[int, int, bytes], list[Action]] = defaultdict(list)
+        self._alone: dict[bytes, Flow] = {}
+        self._together: Counter[tuple[int, int]] = Counter()
 
     def add(self, topology: Topology, rule: PolicyRule, stateful: bool, local: list[int]) -> Iterator[Flow]:
         """The flows by which a rule takes effect for these identities."""
@@ -112,6 +118,8 @@ class _Ruleset:
         together = isinstance(rule.peer, Group) or combinations > sum(map(len, dimensions)) + 1
         priority = _priority(rule, together)
         if together:
+            self._together[table, priority] += 1
+            priority += min((self._together[table, priority] - 1) // CLAUSES, BANDS[rule.tier] - 1)
             id = rule.key if stateful else rule.key | STATELESS
             for number, dimension in enumerate(dimensions, 1):
                 for tlvs in dimension:
@@ -121,10 +129,12 @@ class _Ruleset:
         else:
             for combination in product(*dimensions):
                 asked = {*given, *(tlv for part in combination for tlv in part)}
-                yield _flow(rule, table, priority, tuple(asked))
+                flow = _flow(rule, table, priority, tuple(asked))
+                self._alone[flow.key] = flow
 
     def clauses(self) -> Iterator[Flow]:
         """The flows that rules share."""
+        yield from self._alone.values()
         for (table, priority, matched), actions in self._clauses.items():
             yield Flow(table, priority, matched, tuple(actions))
 
@@ -136,7 +146,9 @@ def _priority(rule: PolicyRule, conjunctive: bool) -> int:
     since one of them may match just what a rule that needs none does.
     """
     before = 8 * (rule.action == "deny") + 4 * (not rule.revoke) + 2 * rule.log + conjunctive
-    return before + (ADMIN + 16 * rule.priority if rule.tier == "admin" else TENANT)
+    if rule.tier == "admin":
+        return ADMIN + (16 * rule.priority + before) * BANDS["admin"]
+    return TENANT + before * BANDS["tenant"]
 
 
 def _flow(rule: PolicyRule, table: int, priority: int, tlvs: Tlvs) -> Flow:
@@ -193,7 +205,7 @@ def _services(rule: PolicyRule, given: Tlvs, stateful: bool) -> Iterator[Tlvs]:
         yield named
     elif stateful:
         yield from ((*named, *each) for each in told)
-        unseen = f.CT_TP_SRC(0) if rule.icmp is not None else f.CT_TP_DST(0)
+        unseen = f.CT_TP_SRC(0) if rule.icmp is not None else f.IP_FRAG(1, 1) if protocol == f.SCTP else f.CT_TP_DST(0)
         if denies and (unseen,) not in told:
             yield *named, unseen
     else:
@@ -211,6 +223,11 @@ def _ports(rule: PolicyRule, protocol: int, stateful: bool) -> Iterator[Tlvs]:
         yield kind(rule.icmp[0]), *(() if rule.icmp[1] is None else (code(rule.icmp[1]),))
     elif rule.ports is not None:
         low, high = rule.ports
-        port = f.CT_TP_DST if stateful else _PORTS[protocol]
         for value, mask in cover(max(low, 1), high):
-            yield tuple(filter(None, (port(value, mask),)))
+            if not stateful:
+                yield (_PORTS[protocol](value, mask),)
+            elif protocol == f.SCTP:  # whose ports conntrack in user space does not know
+                yield f.INWARD(rule.direction == "ingress"), f.IP_PROTO(protocol), f.SCTP_DST(value, mask)
+                yield f.INWARD(rule.direction == "egress"), f.IP_PROTO(protocol), f.SCTP_SRC(value, mask)
+            else:
+                yield (f.CT_TP_DST(value, mask),)

@@ -8,7 +8,6 @@ from topology.graph import Topology
 from topology.model import Port
 
 from . import fields as f
-from . import policy
 from . import tables as t
 from .addresses import PortAddresses, addresses_of
 from .flooding import copies
@@ -93,7 +92,7 @@ def _plug(found: Placed) -> Iterator[Flow]:
         t.CLASSIFY.number,
         PORT,
         match(f.IN_PORT(found.ofport)),
-        (set_field(f.IN_PORT_KEY, found.key), *policy.zone_of(found)),
+        (set_field(f.IN_PORT_KEY, found.key),),
         metadata=found.vni,
         goto=t.PORT_SECURITY.number,
     )

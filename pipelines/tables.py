@@ -36,7 +36,7 @@ _NEXT_HOP = (f.NETWORK, f.ROUTER, f.ETH_TYPE, f.NEXT_HOP, f.NEXT_HOP6, f.FLAGS, 
 _IP = (f.ETH_TYPE, f.IPV4_SRC, f.IPV4_DST, f.IPV6_SRC, f.IPV6_DST, f.IP_PROTO)
 _PORTS = (f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST)
 _POLICY = (
-    *(f.CONJ_ID, f.LOCAL, f.OTHER, *_IP, f.IP_FRAG, f.TCP_DST, f.UDP_DST, f.SCTP_DST),
+    *(f.CONJ_ID, f.LOCAL, f.OTHER, f.FLAGS, *_IP, f.IP_FRAG, f.TCP_DST, f.UDP_DST, f.SCTP_SRC, f.SCTP_DST),
     *(f.ICMPV4_TYPE, f.ICMPV4_CODE, f.ICMPV6_TYPE, f.ICMPV6_CODE),
     *(f.CT_STATE, f.CT_NW_PROTO, f.CT_NW_SRC, f.CT_NW_DST, f.CT_IPV6_SRC, f.CT_IPV6_DST, f.CT_TP_SRC, f.CT_TP_DST),
 )
@@ -304,7 +304,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "policy_exit",
                 "policy",
                 "Back to where the packet came from: out of the VM's network, to the VM here, or on to its destination.",
-                (f.FLAGS,),
+                (f.FLAGS, f.CT_STATE),
                 ("gateway_redirect", "local_output"),
                 "output_select",
                 "",

@@ -54,12 +54,7 @@ def test_a_restart_of_the_controller_neither_opens_nor_closes_anything(cloud: Cl
     allowed = [trio.client.background_ping(address) for address in (trio.server.ip, trio.server.ip6)]
     denied = [trio.stranger.background_ping(address) for address in (trio.server.ip, trio.server.ip6)]
     time.sleep(0.5)
-    cloud.controller.kill()
-    time.sleep(1.0)
-    cloud.controller.start()
-    cloud.controller.wait_ready()
-    for hypervisor in cloud.hypervisors():
-        cloud.wait_active("hypervisors", hypervisor["id"])
+    cloud.kill_and_start_controller()
     cloud.wait_active("ports", trio.server.port["id"])
     time.sleep(0.5)
     for result in [ping.stop() for ping in allowed]:

@@ -31,12 +31,7 @@ def test_controller_killed_and_restarted_loses_no_packet_and_sends_no_flow(cloud
     before = {hv.name: flows(hv) for hv in cloud.lab.hypervisors}
     ping, ping6 = vms[0].background_ping(vms[1].ip, interval=0.01), vms[0].background_ping(vms[2].ip6, interval=0.01)
     time.sleep(0.5)
-    cloud.controller.kill()
-    time.sleep(1.0)
-    cloud.controller.start()
-    cloud.controller.wait_ready()
-    for hypervisor in cloud.hypervisors():
-        cloud.wait_active("hypervisors", hypervisor["id"])
+    cloud.kill_and_start_controller()
     time.sleep(0.5)
     for result in (ping.stop(), ping6.stop()):
         assert result.sent > 150

@@ -76,6 +76,15 @@ class Cloud:
         finally:
             self.lab.__exit__(None, None, None)
 
+    def kill_and_start_controller(self, pause: float = 1.0) -> None:
+        """kill -9, and another one after ``pause`` seconds; until all hypervisors are active again."""
+        self.controller.kill()
+        time.sleep(pause)
+        self.controller.start()
+        self.controller.wait_ready()
+        for hypervisor in self.hypervisors():
+            self.wait_active("hypervisors", hypervisor["id"])
+
     def hypervisors(self) -> list[dict[str, Any]]:
         return self.api.get("/v1/hypervisors")["items"]
 

@@ -41,6 +41,12 @@ def udp(source: str, destination: str, eth_src: str, eth_dst: str, *, sport: int
     return ethernet(eth_src, eth_dst, 0x0800, ip + head + b"\0\0" + MARK)
 
 
+def geneve(vni: int, identity: int, port_key: int, frame: bytes) -> bytes:
+    """What a hypervisor sends to UDP port 6081 (RFC 8926), with NovaNet's option."""
+    option = bytes.fromhex("fff10103") + bytes(4) + identity.to_bytes(4, "big") + port_key.to_bytes(4, "big")
+    return bytes.fromhex("04006558") + vni.to_bytes(3, "big") + b"\0" + option + frame
+
+
 def arp(op: int, sha: str, spa: str, tha: str, tpa: str, *, eth_src: str, eth_dst: str = BROADCAST) -> bytes:
     """An ARP packet; op 1 asks, 2 answers."""
     body = b"\0\x01\x08\0\x06\x04" + op.to_bytes(2, "big")

@@ -11,7 +11,7 @@ from pipelines import tables
 from tools.lab import namespaces
 
 from .cloud import Cloud, until
-from .frames import BROADCAST, arp, nd, router_advertisement, seen, udp
+from .frames import BROADCAST, arp, geneve, nd, router_advertisement, seen, udp
 
 STRANGER = "02:ab:cd:00:00:01"
 
@@ -148,8 +148,7 @@ def test_tunnel_packets_of_strangers_are_dropped(cloud, pair) -> None:
     vni = cloud.api.get(f"/v1/networks/{network['id']}")["vni"]
     key = cloud.api.get(f"/v1/ports/{other.port['id']}")["port_key"]
     inner = udp(vm.ip, other.ip, vm.port["mac_address"], other.port["mac_address"])
-    option = bytes.fromhex("fff10102") + b"\0\0\0\0" + key.to_bytes(4, "big")
-    packet = bytes.fromhex("03006558") + vni.to_bytes(3, "big") + b"\0" + option + inner
+    packet = geneve(vni, 0, key, inner)
     first = cloud.lab.hypervisors[0].tunnel_ip
     stranger = cloud.lab.underlay.host("stranger", first.rsplit(".", 1)[0] + ".99")
     to = (cloud.lab.hypervisors[1].tunnel_ip, 6081)
@@ -158,3 +157,7 @@ def test_tunnel_packets_of_strangers_are_dropped(cloud, pair) -> None:
             sender.sendto(packet, to)
         assert vm.ping(other.ip, count=2, interval=0.1).received == 2
     assert not [f for f in seen(sniffer) if f.marked]
+    own = cloud.lab.hypervisors[0].namespace
+    with other.sniff() as sniffer, namespaces.inside(own, udp_socket) as sender:
+        sender.sendto(packet, to)
+        until("a hypervisor's own gets in", lambda: [f for f in seen(sniffer) if f.marked])

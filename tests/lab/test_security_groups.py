@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.lab.cloud import Cloud, until
-from tools.lab import VM
+from tests.lab.frames import geneve, seen, udp
+from tests.lab.test_antispoofing import udp_socket
+from tools.lab import VM, namespaces
 
 NAMES = count(1)
 SIX = pytest.mark.parametrize("six", [False, True], ids=["IPv4", "IPv6"])
@@ -225,3 +227,29 @@ def test_an_administrators_denial_goes_first(cloud: Cloud, network: Any, groups:
     groups.rule(admin, protocol="tcp", port_range_min=22, port_range_max=22, action="deny")
     until("it is denied", lambda: not connects(other, vm, 22))
     assert connects(other, vm, 80)
+
+
+def test_nobody_says_another_identity(cloud: Cloud, groups: Groups) -> None:
+    """Tunnel packets with the identity of a member, which a VM and a host on the underlay send to a hypervisor."""
+    network = cloud.network("10.4.0.0/24")
+    cloud.router(network)
+    clients, servers = groups.open("egress"), groups.group()
+    groups.rule(servers, remote_group_id=clients)
+    client, forger = cloud.vm(network, 0, security_groups=[clients]), cloud.vm(network, 0)
+    server = cloud.vm(network, 1, security_groups=[servers])
+    assert reaches(client, server, False) and not reaches(forger, server, False)
+    port, victim = (cloud.api.get(f"/v1/ports/{vm.port['id']}") for vm in (client, server))
+    vni = cloud.api.get(f"/v1/networks/{network['id']}")["vni"]
+    inner = udp(client.ip or "", server.ip or "", port["mac_address"], victim["mac_address"])
+    packet = geneve(vni, port["identity"], victim["port_key"], inner)
+    tunnel = cloud.lab.hypervisors[1].tunnel_ip
+    stranger = cloud.lab.underlay.host("stranger", tunnel.rsplit(".", 1)[0] + ".99")
+    with server.sniff() as sniffer:
+        for namespace, to in ((forger.namespace, tunnel), (forger.namespace, server.ip), (stranger.namespace, tunnel)):
+            with namespaces.inside(namespace, udp_socket) as sender:
+                for _ in range(3):
+                    sender.sendto(packet, (to, 6081))
+        own = udp(forger.ip or "", server.ip or "", forger.port["mac_address"], victim["mac_address"])
+        forger.send_frame(own)
+        assert reaches(client, server, False)
+    assert not [frame for frame in seen(sniffer) if frame.marked]

@@ -115,7 +115,11 @@ def test_allowed_connections_are_logged(
     if stateful:
         assert len(logged(cloud, rule)) == 1, "answers and later packets are no new connections"
     line = next(line for line in cloud.controller.tail(2000).splitlines() if entry["port_id"] in line and group in line)
-    for part in ('message="connection allowed"', "logger=novanet_apps.security_groups.log", f"security_group_rule=web{n}"):
+    for part in (
+        'message="connection allowed"',
+        "logger=novanet_apps.security_groups.log",
+        f"security_group_rule=web{n}",
+    ):
         assert part in line
 
 
@@ -189,3 +193,21 @@ def _burst(sender: VM, receiver: VM, count: int) -> int:
     finally:
         listening.kill()
         listening.wait()
+
+
+def test_counts_and_logging_outlive_the_controller(cloud: Cloud, network: Any, groups: Groups) -> None:
+    group = groups.group()
+    rule = groups.rule(group, protocol="icmp", log=True)
+    client, member = cloud.vm(network, 0), cloud.vm(network, 1, security_groups=[group])
+    assert client.ping(address(member, six=False), count=3).received == 3
+    counts(cloud, rule, (6, 6 * 98))
+    cloud.controller.terminate()
+    assert client.ping(address(member, six=False), count=2).received == 2, "nobody to log it to"
+    cloud.controller.start()
+    cloud.controller.wait_ready()
+    cloud.wait_active("ports", member.port["id"])
+    counts(cloud, rule, (10, 10 * 98))
+    assert not logged(cloud, rule)
+    assert client.ping(address(member, six=False), count=1).received == 1
+    until("it is logged", lambda: logged(cloud, rule))
+    assert cloud.counter("novanet_drift_repaired_total") == 0 and cloud.counter("novanet_meters_sent_total") == 0

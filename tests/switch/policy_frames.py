@@ -65,14 +65,24 @@ def seen(frame: bytes) -> Sight | None:
 
 
 def frames(
-    packet: Packet, number: int, eth_src: int, eth_dst: int, disguise: str = "plain", flags: int = SYN, ident: int = 0
+    packet: Packet,
+    number: int,
+    eth_src: int,
+    eth_dst: int,
+    disguise: str = "plain",
+    flags: int = SYN,
+    ident: int = 0,
+    quoted: bytes = b"",
 ) -> list[bytes]:
     """A packet, of which every frame has the same mark: one, or its two fragments.
 
-    ``flags`` are those of TCP, ``ident`` is what tells ICMP's requests apart.
+    ``flags`` are those of TCP, ``ident`` is what tells ICMP's requests apart, ``quoted`` what an ICMP error is about.
     """
     size = PIECE + 64 if disguise.startswith("fragments") else 64
     payload = bytearray(_transport(packet, size, flags, ident))
+    payload[8:8] = quoted
+    if quoted:
+        payload[4:8] = bytes(4)
     ends = [PIECE, len(payload)] if disguise.startswith("fragments") else [len(payload)]
     for end in ends:
         payload[end - MARK : end] = mark(number)
@@ -93,7 +103,7 @@ def _transport(packet: Packet, size: int, flags: int, ident: int) -> bytes:
         case f.UDP:
             head = pack("!HHHH", source, destination, 8 + size, 0)
         case f.SCTP:
-            head = pack("!HHII", source, destination, 1, 0) + pack("!BBHIIHHI", 1, 0, 20, 1, 65536, 1, 1, 1)
+            head = pack("!HHII", source, destination, 0, 0) + pack("!BBHIIHHI", 1, 0, 20 + size, 1, 65536, 1, 1, 1)
         case f.ICMP | f.ICMPV6 if packet.icmp is not None:
             head = pack("!BBHHH", *packet.icmp, 0, ident, 1)
         case _:

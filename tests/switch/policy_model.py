@@ -12,10 +12,11 @@ from pipelines import fields as f
 from tests.switch.policy_frames import DISGUISES, FRAGMENT, REPLIES
 from tests.switch.policy_switch import AWAY, HERE, GuardedWorld, somebody
 from tests.unit.policies import random_packet
-from tests.unit.policy_oracle import Packet, decide, groups_of
+from tests.unit.policy_oracle import Decision, Packet, decide, groups_of
 from topology.changes import Edit
 from topology.graph import Topology
 from topology.model import Port, SecurityGroupRule
+from topology.policy import policy_of
 
 SERVICES = {67, 68, 546, 547}
 """UDP ports of DHCP, which NovaNet answers and VMs do not."""
@@ -91,8 +92,8 @@ class Began:
 class Sides:
     """The two sides of connections: what each port's groups say, and its own memory of those that it has let begin."""
 
-    def __init__(self, world: GuardedWorld, sctp: bool) -> None:
-        self._world, self._sctp = world, sctp
+    def __init__(self, world: GuardedWorld) -> None:
+        self._world = world
         self._known: dict[tuple[str, int], Began] = {}
         self.edited()
 
@@ -112,26 +113,37 @@ class Sides:
         topology, port = self._world.topology, self._world.at(id)
         if topology.location(id) != HERE or not filtered(self._world, port):
             return True
-        now = decide(topology, case.packet, direction)
         if not stateful(self._world, port):
-            if not case.disguise.startswith("fragments"):
-                return now.allowed
-            later = case.packet.family == 6 and piece != (case.disguise == "fragments backwards")
-            allowed = decide(self._blind[later], _unseen(case.packet, later), direction).allowed
-            assert now.allowed or not allowed, "a fragment would slip past a rule"
-            return allowed
+            return self._lets_pass_blindly(case, direction, piece)
         known = self._known.get((id, case.ident))
-        if case.packet.protocol == f.SCTP and not self._sctp:
-            now = decide(self._blind[False], _unseen(case.packet, False), direction)
-        if known is not None:
-            return known.kept or decide(topology, known.packet, known.direction).allowed
-        if not begins(case.packet) or not now.allowed:
+        began = known or Began(direction, case.packet, False)
+        if known is None and not begins(case.packet):
             return False
-        kept = any(not topology.get("security-group-rule", rule).revoke for rule in now.rules)
-        if case.disguise == "fragments":
-            kept = False  # the later fragment commits, of which nothing is known
-        self._known[id, case.ident] = Began(direction, case.packet, kept)
-        return True
+        if began.kept:
+            return True
+        now = self._decide(began.packet, began.direction, case.disguise)
+        if now.allowed:
+            # of a later fragment, which conntrack sees last, nobody knows which rule allows it
+            whole = not case.disguise.startswith("fragments")
+            began.kept = whole and any(not topology.get("security-group-rule", rule).revoke for rule in now.rules)
+            self._known[id, case.ident] = began
+        return now.allowed
+
+    def _decide(self, packet: Packet, direction: str, disguise: str) -> Decision:
+        """What is decided of a connection. Conntrack in user space knows no ports of SCTP, so those of fragments are unseen."""
+        if packet.protocol == f.SCTP and disguise.startswith("fragments"):
+            return decide(self._blind[False], _unseen(packet, False), direction)
+        return decide(self._world.topology, packet, direction)
+
+    def _lets_pass_blindly(self, case: Case, direction: str, piece: int) -> bool:
+        """Without connections, ports of fragments are not known, and of IPv6 not even the protocol of later ones."""
+        now = decide(self._world.topology, case.packet, direction)
+        if not case.disguise.startswith("fragments"):
+            return now.allowed
+        later = case.packet.family == 6 and piece != (case.disguise == "fragments backwards")
+        allowed = decide(self._blind[later], _unseen(case.packet, later), direction).allowed
+        assert now.allowed or not allowed, "a fragment would slip past a rule"
+        return allowed
 
 
 def begins(packet: Packet) -> bool:
@@ -148,10 +160,7 @@ def filtered(world: GuardedWorld, port: Port) -> bool:
     """Whether there is anything that is asked about a port's packets."""
     if not port.port_security_enabled:
         return False
-    groups = {group.id: group for group in groups_of(world.topology, port)}
-    if any(group.tier == "tenant" for group in groups.values()):
-        return True
-    return any(rule.security_group_id in groups for rule in world.topology.all("security-group-rule").values())
+    return port.identity is not None and policy_of(world.topology, port.identity).filters
 
 
 def _blind(topology: Topology, *, protocols: bool) -> Topology:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
@@ -93,10 +93,6 @@ class PolicySwitch(Switch):
         self.vsctl(
             *f"add-port br0 tun1 -- set interface tun1 type=geneve {options} ofport_request={TUNNEL_PORT}".split()
         )
-        release = re.search(r"(\d+)\.(\d+)\.\d+$", self.run("ovs-vswitchd", "--version").splitlines()[0])
-        assert release
-        self.knows_sctp = tuple(map(int, release.groups())) >= (3, 4)
-        """Whether conntrack in user space tells SCTP's ports."""
         self._read: defaultdict[str, int] = defaultdict(lambda: 24)
         self._speakers: dict[int, Speaker] = {}
 
@@ -125,6 +121,7 @@ class PolicySwitch(Switch):
         self.control.ask("revalidator/wait")
         if forget:
             self.control.ask("dpctl/flush-conntrack")
+            deque(self.sent(), 0)
 
     def send(self, frames: Iterable[tuple[str, bytes]]) -> None:
         """Have frames come in by ports, and wait until all of them have been dealt with."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from random import Random, randrange
+from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
 from pipelines import fields as f
 from pipelines.wire import OF13, OF15
-from tests.switch.policy_frames import ACK, SYN, frames, geneve, opened, seen
+from tests.switch.policy_frames import ACK, SYN, frames, geneve, mark, opened, seen
 from tests.switch.policy_model import Case, Sides, random_case
-from tests.switch.policy_switch import AWAY_MAC, HERE, HERE_MAC, PHYSICAL, TUNNEL_IPS, AWAY, GuardedWorld, PolicySwitch
+from tests.switch.policy_switch import AWAY, AWAY_MAC, HERE, HERE_MAC, PHYSICAL, TUNNEL_IPS, GuardedWorld, PolicySwitch
 from tests.switch.policy_switch import policy_switch as policy_switch
+from tests.unit.policy_oracle import Packet
+from topology.changes import Edit
 
 SEED = int(os.environ.get("NOVANET_SEED", randrange(1 << 32)))
 WORLDS = 10
@@ -29,7 +35,7 @@ class Rounds:
     """Packets that are sent together, and what becomes of them."""
 
     def __init__(self, world: GuardedWorld, switch: PolicySwitch) -> None:
-        self.world, self.switch, self.sides = world, switch, Sides(world, switch.knows_sctp)
+        self.world, self.switch, self.sides = world, switch, Sides(world)
         self.fared: Counter[str] = Counter()
         self._number = 0
 
@@ -58,7 +64,10 @@ class Rounds:
         sender, receiver = self.world.at(case.sender), self.world.at(case.receiver)
         here = self.world.topology.location(case.sender) == HERE
         inside = sender.network_id == receiver.network_id
-        macs = sender.mac_address, (receiver if inside or not here else self.world.at(f"r-{sender.network_id}")).mac_address
+        macs = (
+            sender.mac_address,
+            (receiver if inside or not here else self.world.at(f"r-{sender.network_id}")).mac_address,
+        )
         made = frames(case.packet, self._number, *map(f.mac, macs), case.disguise, flags, case.ident & 0xFFFF)
         if here:
             return made
@@ -85,7 +94,9 @@ class Rounds:
     def _count(self, case: Case, fates: list[tuple[bool, bool]]) -> None:
         way = "-".join("here" if self._place(end) != PHYSICAL else "away" for end in (case.sender, case.receiver))
         left, reached = (all(fate) for fate in zip(*fates, strict=True))
-        self.fared[f"{way} {'passes' if reached else 'is denied by the receiver' if left else 'is denied by the sender'}"] += 1
+        self.fared[
+            f"{way} {'passes' if reached else 'is denied by the receiver' if left else 'is denied by the sender'}"
+        ] += 1
         self.fared[f"{case.disguise} IPv{case.packet.family}, {'passes' if reached else 'is denied'}"] += 1
 
 
@@ -124,4 +135,123 @@ def test_random_packets_fare_as_the_oracle_says(policy_switch: PolicySwitch, chu
         rounds.play([(case, ACK) for case in cases])
         rounds.play([(case, ACK) for case, _ in answers if case is not None])
         fared += rounds.fared
-    print(fared)
+    ways = [
+        f"{way} {fate}" for way in ("here-here", "here-away", "away-here") for fate in ("passes", "is denied by the ")
+    ]
+    for way in (*ways, "fragments IPv4, ", "fragments backwards IPv6, ", "chain IPv6, passes", "chain IPv6, is denied"):
+        assert sum(count for name, count in fared.items() if name.startswith(way)) > 5, (SEED, way, fared)
+
+
+# --- one by one ----------------------------------------------------------------------------------------------------------
+
+
+class Guarded:
+    """VMs ``client`` and ``server`` on h1, in one network; the server is in a group without rules but those that tests give it."""
+
+    def __init__(self, switch: PolicySwitch) -> None:
+        self.switch, self.number = switch, 0
+        self.came: set[int] = set()
+        """The marks of all frames that have come out."""
+        self.world = GuardedWorld(Random(0), ports=0, rules=1)
+        for id in list(self.world.topology.all("security-group-rule")):
+            self.world.apply(Edit("security-group-rule", id, None))
+        self.world.group("guard")
+        for number, (id, groups) in enumerate([("client", ()), ("server", ("guard",))], 100):
+            ips = f"10.1.0.{number}", f"fd00:1::{number}"
+            self.world.port(id, "n1", on=HERE, ips=ips, security_groups=groups)
+        self.load()
+
+    def load(self, *, forget: bool = True) -> None:
+        self.switch.load(self.world, OF13, forget=forget)
+
+    def packet(self, sender: str, receiver: str, six: bool, **fields: Any) -> Packet:
+        ends = [self.world.at(id).fixed_ips[six].ip_address for id in (sender, receiver)]
+        return Packet(sender, receiver, 6 if six else 4, *ends, **fields)
+
+    def put(self, packet: Packet, *, pieces: slice = slice(None), **fields: Any) -> list[bytes]:
+        """Send a packet; the frames with its mark that came to its receiver."""
+        self.number += 1
+        sender, receiver = (self.world.at(id or "") for id in (packet.source, packet.destination))
+        macs = f.mac(sender.mac_address), f.mac(receiver.mac_address)
+        made = frames(packet, self.number, *macs, **fields)[pieces]
+        self.switch.send((self._place(packet.source), frame) for frame in made)
+        left = list(self.switch.sent())
+        self.came |= {sight.mark for _, frame in left if (sight := seen(frame))}
+        came = [(name, frame) for name, frame in left if frame.endswith(mark(self.number))]
+        assert {name for name, _ in came} <= {self._place(packet.destination)}
+        return [frame for _, frame in came]
+
+    def held(self) -> int:
+        """How many fragments conntrack holds."""
+        return int(re.findall(r"num frag: (\d+)", self.switch.control.ask("dpctl/ipf-get-status"))[0])
+
+    def _place(self, id: str | None) -> str:
+        return f"vm{self.world.topology.get('vif', id or '').ofport}"
+
+
+@pytest.fixture
+def guarded(policy_switch: PolicySwitch) -> Guarded:
+    return Guarded(policy_switch)
+
+
+SIX = pytest.mark.parametrize("six", [False, True], ids=["IPv4", "IPv6"])
+
+
+@SIX
+def test_an_error_about_an_allowed_connection_passes_and_about_no_connection_does_not(
+    guarded: Guarded, six: bool
+) -> None:
+    """The client has a group that lets it send only; a port unreachable comes back to it."""
+    guarded.world.group("sends", "client")
+    for family in ("IPv4", "IPv6"):
+        guarded.world.rule("sends", "egress", ethertype=family, protocol="udp")
+        guarded.world.rule("guard", "egress", ethertype=family)
+        guarded.world.rule("guard", ethertype=family, protocol="udp", port_range_min=53, port_range_max=53)
+    guarded.load()
+    asked = guarded.packet("client", "server", six, protocol=f.UDP, source_port=4000, destination_port=53)
+    [quoted] = guarded.put(asked)
+    unreachable = guarded.packet("server", "client", six, protocol=58 if six else 1, icmp=(1, 4) if six else (3, 3))
+    assert guarded.put(unreachable, quoted=quoted[14:])
+    other = bytearray(quoted[14:])
+    ports = 40 if six else 20
+    other[ports : ports + 2] = (4001).to_bytes(2, "big")
+    assert not guarded.put(unreachable, quoted=bytes(other))
+
+
+@SIX
+@pytest.mark.parametrize("keeps", [False, True], ids=["revoked", "kept"])
+def test_a_rule_that_is_removed_cuts_its_connections_in_both_directions(
+    guarded: Guarded, six: bool, keeps: bool
+) -> None:
+    guarded.world.rule("guard", id="r", ethertype="IPv6" if six else "IPv4", protocol="tcp", port_range_min=80,
+                       port_range_max=80, revoke=not keeps)  # fmt: skip
+    guarded.load()
+    there = guarded.packet("client", "server", six, protocol=f.TCP, source_port=4000, destination_port=80)
+    back = guarded.packet("server", "client", six, protocol=f.TCP, source_port=80, destination_port=4000)
+    assert not guarded.put(back, flags=ACK), "a server begins nothing"
+    assert guarded.put(there) and guarded.put(back, flags=SYN | ACK) and guarded.put(there, flags=ACK)
+    guarded.world.apply(Edit("security-group-rule", "r", None))
+    guarded.load(forget=False)
+    assert bool(guarded.put(there, flags=ACK)) == keeps
+    assert bool(guarded.put(back, flags=ACK)) == keeps
+    assert not guarded.put(replace(there, source_port=4001)), "no new connection"
+
+
+def test_fragments_that_are_given_up_go_nowhere(guarded: Guarded) -> None:
+    """Conntrack in user space hands out what it has held for too long together with any other packet."""
+    for family in ("IPv4", "IPv6"):
+        guarded.world.rule("guard", ethertype=family, protocol="udp")
+    guarded.load()
+    ports = {"source_port": 4000, "destination_port": 53}
+    both = [guarded.packet("client", "server", six, protocol=f.UDP, **ports) for six in (False, True)]
+    for packet in both:
+        assert not guarded.put(packet, disguise="fragments", pieces=slice(1, None))
+    abandoned, port, end = {guarded.number, guarded.number - 1}, 5000, monotonic() + 60
+    assert guarded.held()
+    while guarded.held():
+        assert monotonic() < end, "conntrack never gives up"
+        sleep(0.5)
+        port += 1
+        for packet in both:
+            assert guarded.put(replace(packet, source_port=port))
+    assert not abandoned & guarded.came

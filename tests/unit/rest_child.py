@@ -25,15 +25,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 from eventlet import tpool
 
 from novanet_apps.compat import logs
+from novanet_apps.policy_log import LogEntry, PolicyLog
 from novanet_apps.rest import Server, Settings, open_tokens
 from novanet_apps.rest.api import Api
+from novanet_apps.rule_counters import RuleCounters
 from novanet_apps.tokens import TokenFile
+from pipelines import fields as f
 from pipelines.compiler import Compiler
+from pipelines.flow import Flow, set_field
 from pipelines.ledger import Ledger, Snapshot
-from pipelines.wire import OF13
+from pipelines.wire import OF13, FlowEntry
+from pipelines.wire.flows import encode_flow
 from topology import scope
 from topology.admission import Allocator, Draft, Refused, Write, admit, consequences
 from topology.changes import Edit
@@ -128,8 +134,15 @@ class ChildCore:
             state=lambda id: {"connected": False, "error": "no OpenFlow connection"},
             unknown=list,
             snapshot=self.snapshot,
+            connected=lambda id: id in self.counted,
+            counted=lambda id, owner, timeout: self.counted[id],
         )
         self.drops = SimpleNamespace(refresh=lambda: None)
+        self.counted: dict[str, list[FlowEntry]] = {}
+        """By hypervisor: what its switch counted for the rules of security groups."""
+        self.punts = SimpleNamespace(on=lambda reason, take: None)
+        self.rule_counters = RuleCounters(self)  # type: ignore[arg-type]
+        self.policy_log = PolicyLog(self)  # type: ignore[arg-type]
         self._subscribers: list[Any] = []
         self.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH, name="default"))])
 
@@ -137,6 +150,12 @@ class ChildCore:
         changes = self.topology.apply(edits)
         for tell in self._subscribers:
             tell(changes)
+
+    def decided(self, hypervisor: str, rule: str, packets: int, size: int) -> None:
+        """A hypervisor's switch has counted this for a rule."""
+        key = self.topology.get("security-group-rule", rule).rule_key
+        body = encode_flow(Flow(0, 0, b"", (set_field(f.RULE, key),)), OF13, 0)[1]
+        self.counted.setdefault(hypervisor, []).append(FlowEntry(rule.encode(), body, packets, size, 1.0))
 
     def snapshot(self, hypervisor: str) -> Snapshot | None:
         """What a bridge would have; nothing is known of one that was never seen."""
@@ -200,6 +219,8 @@ def main() -> None:
         "modules": sys.modules,
         "sleep": eventlet.sleep,
         "lag": Turns(),
+        "logged": lambda **fields: core.policy_log.keep(msgspec.convert(fields, LogEntry)),
+        "decided": lambda hypervisor, rule, packets, size: core.decided(hypervisor, rule, packets, size),
         "plug": lambda port, hypervisor: core.apply(
             [Edit("vif", port, Vif(port_id=port, hypervisor_id=hypervisor, interface="v", ofport=next(ofports)))]
         ),

@@ -354,6 +354,21 @@ def test_who_drops_is_named(source: str, port: int, text: str) -> None:
     assert [each.id for each in end.objects] == expected
 
 
+@pytest.mark.parametrize("stateful", [True, False])
+def test_logging_changes_no_verdict(stateful: bool) -> None:
+    world = Guarded()
+    for group in ("servers", "clients"):
+        world.edit("security-group", group, stateful=stateful)
+    before = [world.trace("a1", "10.0.1.12", protocol="tcp", destination_port=port) for port in (80, 25, 22)]
+    for rule in ("web", "out", "mail"):
+        world.edit("security-group-rule", rule, log=True)
+    after = [world.trace("a1", "10.0.1.12", protocol="tcp", destination_port=port) for port in (80, 25, 22)]
+    assert [(each.verdict, each.text) for each in before] == [(each.verdict, each.text) for each in after]
+    assert [each.verdict for each in after] == ["delivered", "dropped", "dropped"]
+    for table in ("egress_policy", "ingress_policy"):
+        assert said(before[0], table) == said(after[0], table)
+
+
 def test_an_answer_to_nothing_is_invalid() -> None:
     found = Guarded().trace("b2", "10.0.0.11", icmp_type=0)
     assert found.text == "dropped in table policy_state: connection is invalid"

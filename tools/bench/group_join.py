@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from tools.bench import workload
 from tools.bench.floor import Floor
@@ -38,6 +40,13 @@ REST = 0.3
 TIMEOUT = 1800.0
 
 
+class Result(NamedTuple):
+    """A figure and its unit."""
+
+    figure: float
+    unit: str
+
+
 @dataclass
 class Case:
     """What joins of one kind took: seconds until realised, seconds of processor time, flow changes."""
@@ -46,6 +55,19 @@ class Case:
     processor: list[float] = field(default_factory=list)
     own: list[int] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
+
+    def milliseconds(self) -> float:
+        """Until realised."""
+        return median(self.times) * 1000
+
+    def results(self, name: str) -> dict[str, Result]:
+        """By what they are called."""
+        return {
+            name: Result(self.milliseconds(), "ms"),
+            f"processor time, {name}": Result(median(self.processor) * 1000, "ms"),
+            f"flow changes on its hypervisor, {name}": Result(median(self.own), "flows"),
+            f"flow changes on another one, {name}": Result(median(self.others), "flows"),
+        }
 
 
 @dataclass
@@ -59,11 +81,16 @@ class Figures:
     floor: list[float] = field(default_factory=list)
     """Seconds that the switches alone take."""
 
+    def cases(self) -> dict[str, Case]:
+        """By what they are called."""
+        return {"membership only": self.membership, "create and join": self.creation}
 
-CASES: dict[str, Callable[[Figures], Case]] = {
-    "membership only": lambda side: side.membership,
-    "create and join": lambda side: side.creation,
-}
+    def results(self) -> dict[str, Result]:
+        """By what they are called."""
+        found = {"flows per member and hypervisor": Result(median(self.flows), "flows")}
+        for name, case in self.cases().items():
+            found |= case.results(name)
+        return found
 
 
 def main() -> int:
@@ -76,32 +103,25 @@ def main() -> int:
                 _measure(make, figures, size)
         ours[size] = sides[0][1]
         _report(size, *(figures for _, figures in sides))
-        for name, case in CASES.items():
-            took, least = (median(times) * 1000 for times in (case(ours[size]).times, ours[size].floor))
-            line("group_join", f"{name}, {size:,} members", took, "floor", least, "ms", higher_is_better=False)
-    few, many = min(ours), max(ours)
-    if few != many:
-        for name, case in CASES.items():
-            most, least = (median(case(ours[size]).times) * 1000 for size in (many, few))
-            against = f"NovaNet with {few:,}"
-            line("group_join", f"{name}, {many:,} members", most, against, least, "ms", higher_is_better=False)
+    few, many = ours[min(ours)].cases(), ours[max(ours)].cases()
+    for name in few if len(ours) > 1 else ():
+        case, against = f"{name}, {max(ours):,} members", f"NovaNet with {min(ours):,}"
+        _line(case, many[name].milliseconds(), against, few[name].milliseconds(), "ms")
     return 0
 
 
 def _report(size: int, ours: Figures, theirs: Figures | None = None) -> None:
-    def compare(case: str, unit: str, figure: Callable[[Figures], float]) -> None:
-        note = NOT_RUN if theirs is None else ""
-        peer = None if theirs is None else figure(theirs)
-        line(
-            "group_join", f"{case}, {size:,} members{note}", figure(ours), Ovn.name, peer, unit, higher_is_better=False
-        )
+    note = NOT_RUN if theirs is None else ""
+    peers = {} if theirs is None else theirs.results()
+    for case, (figure, unit) in ours.results().items():
+        peer = peers[case].figure if peers else None
+        _line(f"{case}, {size:,} members{note}", figure, Ovn.name, peer, unit)
+    for name, each in ours.cases().items():
+        _line(f"{name}, {size:,} members", each.milliseconds(), "floor", median(ours.floor) * 1000, "ms")
 
-    for name, case in CASES.items():
-        compare(name, "ms", lambda side, case=case: median(case(side).times) * 1000)  # type: ignore[misc]
-        compare(f"processor time, {name}", "ms", lambda side, case=case: median(case(side).processor) * 1000)  # type: ignore[misc]
-        compare(f"flow changes on its hypervisor, {name}", "flows", lambda side, case=case: median(case(side).own))  # type: ignore[misc]
-        compare(f"flow changes on another one, {name}", "flows", lambda side, case=case: median(case(side).others))  # type: ignore[misc]
-    compare("flows per member and hypervisor", "flows", lambda side: median(side.flows))
+
+def _line(case: str, ours: float, peer: str, theirs: float | None, unit: str) -> None:
+    line("group_join", case, ours, peer, theirs, unit, higher_is_better=False)
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
@@ -120,7 +140,7 @@ def _measure(make: Callable[[Lab], Cloud], figures: Figures, size: int) -> None:
             cloud.leave(port)
         for number in range(JOINS):
             port = joining[number % HYPERVISORS]
-            _join(control, figures.membership, lambda port=port: cloud.join(port))  # type: ignore[misc]
+            _join(control, figures.membership, partial(cloud.join, port))
             cloud.leave(port)
         _watch(cloud.lab, figures.membership, joining, cloud.join)
         with Floor(cloud.lab.hypervisors) as floor:
@@ -131,8 +151,8 @@ def _measure(make: Callable[[Lab], Cloud], figures: Figures, size: int) -> None:
         created = [workload.extra(100 + number, number % HYPERVISORS) for number in range(JOINS + HYPERVISORS)]
         workload.plug_dummies(cloud.lab, created)
         for port in created[HYPERVISORS:]:
-            _join(control, figures.creation, lambda port=port: cloud.realise_port(port, grouped=True))  # type: ignore[misc]
-        _watch(cloud.lab, figures.creation, created[:HYPERVISORS], lambda port: cloud.realise_port(port, grouped=True))
+            _join(control, figures.creation, partial(cloud.realise_port, port, grouped=True))
+        _watch(cloud.lab, figures.creation, created[:HYPERVISORS], partial(cloud.realise_port, grouped=True))
 
 
 @contextmanager

@@ -209,17 +209,13 @@ class Ovn:
 
     def add_group(self) -> None:
         """A port group with ACLs, as OpenStack's driver for OVN makes them of a security group."""
-        allowed = ("1002", "allow-related"), ("1001", "drop")
         services = ", ".join(map(str, workload.SERVICES))
         from_members = f"outport == @{GROUP} && ip4.src == ${GROUP}_ip4 && tcp.dst == {{{services}}}"
-        for direction, *matches in (
-            ("to-lport", from_members, f"outport == @{GROUP} && ip"),
-            ("from-lport", f"inport == @{GROUP} && ip4", f"inport == @{GROUP} && ip"),
-        ):
-            if direction == "to-lport":
-                self.nbctl("pg-add", GROUP)
-            for (priority, action), matched in zip(allowed, matches, strict=True):
-                self.nbctl("acl-add", GROUP, direction, priority, matched, action)
+        self.nbctl("pg-add", GROUP)
+        self.nbctl("acl-add", GROUP, "to-lport", "1002", from_members, "allow-related")
+        self.nbctl("acl-add", GROUP, "to-lport", "1001", f"outport == @{GROUP} && ip", "drop")
+        self.nbctl("acl-add", GROUP, "from-lport", "1002", f"inport == @{GROUP} && ip4", "allow-related")
+        self.nbctl("acl-add", GROUP, "from-lport", "1001", f"inport == @{GROUP} && ip", "drop")
 
     def add_ports(self, ports: list[PortSpec], grouped: bool = False) -> None:
         """Ports with port security, in batches."""
