@@ -51,12 +51,12 @@ def zone(ofport: int) -> int:
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     """The way of packets through policies; whose they are, ``port`` and ``policy`` say."""
-    yield from _entrances()
+    yield from _entrances(topology)
     yield from _states()
     yield from _exits()
 
 
-def _entrances() -> Iterator[Flow]:
+def _entrances(topology: Topology) -> Iterator[Flow]:
     yield Flow(t.OUTWARD.number, SKIP, match(f.IN_PORT_KEY(0)), goto=t.GATEWAY_REDIRECT.number)
     leaves = match(f.FLAGS(0, f.LEFT.mask | f.EXEMPT.mask))
     yield Flow(t.OUTWARD.number, LOOK, leaves, (set_bits(f.OUTWARD, 1),), goto=t.EGRESS_ADMIT.number)
@@ -79,13 +79,13 @@ def _entrances() -> Iterator[Flow]:
     judge = (
         set_bits(f.INWARD, 1),
         set_bits(f.KEPT, 0),
-        resubmit(t.SOURCE.number),
+        *((resubmit(t.SOURCE.number),) if _tells_no_identity(topology) else ()),
         *_identify(f.OUT_PORT_KEY, f.DST_IDENTITY),
         copy(f.DST_IDENTITY, f.LOCAL),
         copy(f.SRC_IDENTITY, f.OTHER),
-        resubmit(t.POLICY_ADMIT.number),
     )
-    yield Flow(t.INGRESS_ADMIT.number, LOOK, b"", judge)
+    # a copy of a broadcast for each port passes here: Open vSwitch allows 4,096 resubmits for a packet
+    yield Flow(t.INGRESS_ADMIT.number, LOOK, b"", judge, goto=t.POLICY_ADMIT.number)
     yield Flow(t.POLICY_ADMIT.number, NOBODY, match(f.LOCAL(0)), goto=t.POLICY_EXIT.number)
 
 

@@ -46,7 +46,7 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     to_several = match(f.ETH_DST(f.MULTICAST_BIT, f.MULTICAST_BIT))
     yield Flow(t.L2_LOOKUP.number, MULTICAST, to_several, (set_bits(f.TO_SEVERAL, 1),), goto=t.EGRESS_ADMIT.number)
     yield Flow(t.OUTPUT_SELECT.number, SEVERAL, match(f.TO_SEVERAL(1)), goto=t.MULTICAST.number)
-    yield Flow(t.OUTPUT_SELECT.number, HERE, match(f.PEER(0)), goto=t.INGRESS_ADMIT.number)
+    yield Flow(t.OUTPUT_SELECT.number, HERE, match(f.PEER(0)), (resubmit(t.INGRESS_ADMIT.number),))
 
 
 def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Rule]:
