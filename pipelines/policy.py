@@ -189,6 +189,6 @@ def router(topology: Topology, hypervisor: str, router_id: str) -> Iterator[Rule
     if found is None or not _tells_no_identity(topology):
         return
     for interface in found.interfaces:
-        mine = match(f.NETWORK(interface.vni), f.ETH_SRC(interface.addresses.mac), f.FROM_TUNNEL(1))
+        mine = match(f.NETWORK(interface.vni), f.ETH_SRC(interface.addresses.mac), f.FROM_TUNNEL(1), f.ROUTER(0))
         again = set_field(f.ROUTER, found.key), resubmit(t.SOURCE.number)
         yield Flow(t.SOURCE.number, OF_ROUTER, mine, again)
