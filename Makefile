@@ -23,6 +23,8 @@ AS_ROOT := $(if $(SUDO),sudo -E)
 PACKAGES := openvswitch-switch openvswitch-common iproute2 iputils-ping ethtool tcpdump iperf3 openssl python3-venv
 # What VMs of the lab run: DHCP clients, and what asks a network's services. Only dnsmasq is a server, and none is started.
 PACKAGES += isc-dhcp-client udhcpc dhcpcd-base bind9-dnsutils ndisc6 traceroute socat dnsmasq-base
+# What compiles pipelines/slots/fill.c; without, tables of load balancers are made thirty times slower.
+PACKAGES += gcc libc6-dev
 
 # Ryu is built by an old setuptools; pip takes it from the one variable or the other, depending on its age.
 export PIP_CONSTRAINT := constraints.txt
@@ -48,7 +50,7 @@ packages:
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$${missing[@]}"; \
 	fi
 
-$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt | packages
+$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt pipelines/slots/fill.c | packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): NovaNet needs Python 3.10 to 3.13; name one with PYTHON=…" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
@@ -95,4 +97,4 @@ docs: $(STAMP) ## write the pages of docs/ that are generated
 clean: ## remove dead labs, .venv, .cache and what tools left in the tree
 	@[ ! -x $(BIN)/python ] || $(AS_ROOT) $(BIN)/python -m tools.lab clean
 	@$(SUDO) rm -rf $(VENV) $(CACHE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@$(SUDO) find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+	@$(SUDO) find $(CODE) \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
