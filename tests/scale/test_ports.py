@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tools.bench import workload
+from tools.bench.groups import OPEN
 from tools.bench.novanet import NovaNet
 from tools.bench.workload import HYPERVISORS, NETWORKS
 from tools.lab.lab import Lab
@@ -28,7 +29,8 @@ def novanet() -> Iterator[NovaNet]:
     with Lab(HYPERVISORS) as lab, NovaNet(lab, {"audit_interval": 0}) as novanet:
         workload.plug_dummies(lab, ports)
         novanet.add_networks()
-        novanet.add_ports(ports)
+        novanet.add_group(OPEN)
+        novanet.add_ports(ports, OPEN)
         novanet.wait_realised(PORTS, TIMEOUT)
         yield novanet
 
@@ -63,7 +65,7 @@ def test_one_more_port_compiles_only_what_depends_on_it(novanet: NovaNet) -> Non
     workload.plug_dummies(novanet.lab, [port])
     before, flows = work(novanet), workload.flows_per_hypervisor(novanet.lab)
 
-    novanet.realise_port(port)
+    novanet.realise_port(port, OPEN)
     done = work(novanet) - before
     # the port on each hypervisor of its network, and the network's broadcast where the port is
     assert done == {
@@ -89,7 +91,7 @@ def test_one_more_port_compiles_only_what_depends_on_it(novanet: NovaNet) -> Non
 def test_a_port_that_is_not_plugged_costs_the_switches_nothing(novanet: NovaNet) -> None:
     port = workload.extra(2, 0, network=NETWORKS - 1)
     before = work(novanet)
-    novanet.add_port(port)
+    novanet.add_port(port, OPEN)
     novanet.wait_settled()
     assert work(novanet) == before
     novanet.delete_port(port)

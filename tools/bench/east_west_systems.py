@@ -1,4 +1,5 @@
-"""What ``east_west`` compares, each on a lab of its own with two hypervisors: a floor that is written by hand, NovaNet, OVN.
+"""What ``east_west`` compares, each on a lab of its own with two hypervisors: a floor that is written by hand, NovaNet and
+OVN without filters, NovaNet with security groups and OVN with ACLs.
 
 All have the same VMs: a pair in one subnet, and a pair in two subnets with a router between, a VM of each pair on either
 hypervisor. All use Geneve without checksums of the outer UDP header (an inner packet has its own), and OVS's userspace
@@ -7,10 +8,10 @@ datapath.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
+from tools.bench.groups import DEFAULT, OPEN
 from tools.bench.novanet import NovaNet
 from tools.bench.ovn import Ovn
 from tools.lab import processes
@@ -61,6 +62,9 @@ class System(Protocol):
     name: str
     lab: Lab
 
+    def __init__(self, lab: Lab) -> None:
+        """On this lab."""
+
     def __enter__(self) -> Any:
         """Bring it up."""
 
@@ -90,7 +94,7 @@ class Side(NamedTuple):
         return self.vms[source], self.vms[destination], destination.ip
 
 
-def bring_up(stack: ExitStack, make: Callable[[Lab], System]) -> Side:
+def bring_up(stack: ExitStack, make: type[System]) -> Side:
     """A system with its VMs, through which all of them have been reached; LabError when one is not."""
     lab = stack.enter_context(Lab(HYPERVISORS))
     system = stack.enter_context(make(lab))
@@ -152,9 +156,13 @@ class Floor:
 
 
 class OurSystem(NovaNet):
-    """NovaNet, by its REST interface."""
+    """NovaNet, by its REST interface, with ports that nothing filters and no connection is tracked of."""
+
+    group = OPEN
+    """What all ports are in."""
 
     def define(self) -> None:
+        self.add_group(self.group)
         router = self.request("POST", "/v1/routers", {"name": "router"})
         for number in NETWORKS:
             network = _network(number)
@@ -164,17 +172,28 @@ class OurSystem(NovaNet):
                 self.request("POST", "/v1/ports", {"network_id": network, "router_id": router["id"]})
         for spec in (spec for pair in PAIRS.values() for spec in pair):
             fields = {"id": spec.id, "network_id": _network(spec.network), "mac_address": spec.mac}
-            self.request("POST", "/v1/ports", fields | {"fixed_ips": [{"ip_address": spec.ip}]})
+            also = {"fixed_ips": [{"ip_address": spec.ip}], "security_groups": [self.group.id]}
+            self.request("POST", "/v1/ports", fields | also)
 
     def settle(self) -> None:
         self.wait_realised(len(PAIRS) * 2, timeout=60)
         self.wait_settled()
 
 
+class OurGroups(OurSystem):
+    """With security groups: all ports in a stateful one, as Neutron's ``default``."""
+
+    name = "NovaNet with groups"
+    group = DEFAULT
+
+
 class OvnSystem(Ovn):
     """OVN, with a logical router."""
 
+    group = OPEN
+
     def define(self) -> None:
+        self.add_group(self.group)
         for hypervisor in self.lab.hypervisors:
             hypervisor.vsctl("set", "open_vswitch", ".", "external_ids:ovn-encap-csum=false")
         self.nbctl("lr-add", "router")
@@ -192,6 +211,8 @@ class OvnSystem(Ovn):
             self.nbctl("lsp-add", f"net{spec.network}", spec.id)
             self.nbctl("lsp-set-addresses", spec.id, addresses)
             self.nbctl("lsp-set-port-security", spec.id, addresses)
+        if self.group != OPEN:
+            self.nbctl("pg-set-ports", self.group.name, *(spec.id for pair in PAIRS.values() for spec in pair))
 
     def settle(self) -> None:
         self.wait_realised(len(PAIRS) * 2, timeout=60)
@@ -200,7 +221,18 @@ class OvnSystem(Ovn):
                 raise LabError("OVN's tunnels compute checksums, and the others' do not")
 
 
-SYSTEMS: tuple[Callable[[Lab], System], ...] = (OurSystem, Floor, OvnSystem)
+class OvnAcls(OvnSystem):
+    """With ACLs, as OpenStack's driver makes them of the same group."""
+
+    name = "OVN with ACLs"
+    group = DEFAULT
+
+
+SYSTEMS: dict[str, type[System]] = {
+    "novanet": OurSystem, "floor": Floor, "ovn": OvnSystem, "novanet-groups": OurGroups, "ovn-acls": OvnAcls,
+}  # fmt: skip
+PEERS: dict[str, tuple[str, ...]] = {"novanet": ("floor", "ovn"), "novanet-groups": ("floor", "ovn-acls")}
+"""What ours are held against."""
 
 
 def _network(number: int) -> str:

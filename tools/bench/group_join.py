@@ -22,6 +22,7 @@ from typing import NamedTuple
 from tools.bench import workload
 from tools.bench.floor import Floor
 from tools.bench.flow_watch import FlowWatch
+from tools.bench.groups import MEMBERS
 from tools.bench.novanet import NovaNet
 from tools.bench.ovn import Ovn
 from tools.bench.report import line
@@ -135,14 +136,14 @@ def _measure(make: Callable[[Lab], Cloud], figures: Figures, size: int) -> None:
         joining = [workload.extra(number, number) for number in range(HYPERVISORS)]
         workload.plug_dummies(cloud.lab, joining)
         for port in joining:
-            cloud.realise_port(port)
-            cloud.join(port)  # what happens once only, such as a connection's first request
-            cloud.leave(port)
+            cloud.realise_port(port, None)
+            cloud.join(port, MEMBERS)  # what happens once only, such as a connection's first request
+            cloud.leave(port, MEMBERS)
         for number in range(JOINS):
             port = joining[number % HYPERVISORS]
-            _join(control, figures.membership, partial(cloud.join, port))
-            cloud.leave(port)
-        _watch(cloud.lab, figures.membership, joining, cloud.join)
+            _join(control, figures.membership, partial(cloud.join, port, MEMBERS))
+            cloud.leave(port, MEMBERS)
+        _watch(cloud.lab, figures.membership, joining, partial(cloud.join, group=MEMBERS))
         with Floor(cloud.lab.hypervisors) as floor:
             for _ in range(JOINS):
                 time.sleep(REST)
@@ -151,8 +152,8 @@ def _measure(make: Callable[[Lab], Cloud], figures: Figures, size: int) -> None:
         created = [workload.extra(100 + number, number % HYPERVISORS) for number in range(JOINS + HYPERVISORS)]
         workload.plug_dummies(cloud.lab, created)
         for port in created[HYPERVISORS:]:
-            _join(control, figures.creation, partial(cloud.realise_port, port, grouped=True))
-        _watch(cloud.lab, figures.creation, created[:HYPERVISORS], partial(cloud.realise_port, grouped=True))
+            _join(control, figures.creation, partial(cloud.realise_port, port, group=MEMBERS))
+        _watch(cloud.lab, figures.creation, created[:HYPERVISORS], partial(cloud.realise_port, group=MEMBERS))
 
 
 @contextmanager
@@ -161,10 +162,10 @@ def _up(make: Callable[[Lab], Cloud], size: int, figures: Figures) -> Iterator[C
     ports = [workload.neighbour(number) for number in range(size)]
     with Lab(HYPERVISORS) as lab, make(lab) as cloud:
         cloud.add_networks(1)
-        cloud.add_group()
+        cloud.add_group(MEMBERS)
         before = workload.flows_per_hypervisor(lab)
         workload.plug_dummies(lab, ports)
-        cloud.add_ports(ports, grouped=True)
+        cloud.add_ports(ports, group=MEMBERS)
         cloud.wait_realised(size, TIMEOUT)
         after = workload.flows_per_hypervisor(lab)
         figures.flows += [(many - few) / size for many, few in zip(after, before, strict=True)]

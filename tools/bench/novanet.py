@@ -7,9 +7,11 @@ import json
 import re
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from tools.bench import workload
+from tools.bench.groups import Group
 from tools.bench.workload import PortSpec
 from tools.lab import processes
 from tools.lab.controller import ApiError, Controller
@@ -19,8 +21,6 @@ from tools.lab.lab import Lab
 BULK = 1000
 """Objects in one request, the most that REST takes."""
 POLL = 0.02
-GROUP = "00000000-0000-4000-8000-000400000000"
-"""Id of the security group."""
 _SAMPLE = re.compile(r"(?P<name>\w+)(\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -54,33 +54,30 @@ class NovaNet:
         subnets = [{"id": _subnet(n), "network_id": _network(n), "cidr": workload.cidr(n)} for n in range(count)]
         self.request("POST", "/v1/subnets", subnets)
 
-    def add_group(self) -> None:
-        """Rules that name their own group as the peer, one a port."""
-        self.request("POST", "/v1/security-groups", {"id": GROUP, "name": "members"})
-        rule = {"security_group_id": GROUP, "ethertype": "IPv4"}
-        service = rule | {"direction": "ingress", "protocol": "tcp", "remote_group_id": GROUP}
-        for port in workload.SERVICES:
-            self.request("POST", "/v1/security-group-rules", service | {"port_range_min": port, "port_range_max": port})
-        self.request("POST", "/v1/security-group-rules", rule | {"direction": "egress"})
+    def add_group(self, group: Group) -> None:
+        """A security group, with a rule for each range of ports."""
+        fields = {"id": group.id, "name": group.name, "stateful": group.stateful}
+        self.request("POST", "/v1/security-groups", fields)
+        self.request("POST", "/v1/security-group-rules", list(rules(group)))
 
-    def add_ports(self, ports: list[PortSpec], grouped: bool = False) -> None:
+    def add_ports(self, ports: list[PortSpec], group: Group | None) -> None:
         """In arrays of a thousand."""
         for start in range(0, len(ports), BULK):
-            self.request("POST", "/v1/ports", [_fields(port, grouped) for port in ports[start : start + BULK]])
+            self.request("POST", "/v1/ports", [_fields(port, group) for port in ports[start : start + BULK]])
 
-    def add_port(self, port: PortSpec) -> None:
+    def add_port(self, port: PortSpec, group: Group | None) -> None:
         """One request on the open connection."""
-        self.request("POST", "/v1/ports", _fields(port))
+        self.request("POST", "/v1/ports", _fields(port, group))
 
-    def realise_port(self, port: PortSpec, grouped: bool = False) -> None:
+    def realise_port(self, port: PortSpec, group: Group | None) -> None:
         """One request that returns when all hypervisors have confirmed by barrier."""
-        self._realise("POST", "/v1/ports", _fields(port, grouped))
+        self._realise("POST", "/v1/ports", _fields(port, group))
 
-    def join(self, port: PortSpec) -> None:
+    def join(self, port: PortSpec, group: Group) -> None:
         """One request likewise."""
-        self._realise("PATCH", f"/v1/ports/{port.id}", {"security_groups": [GROUP]})
+        self._realise("PATCH", f"/v1/ports/{port.id}", {"security_groups": [group.id]})
 
-    def leave(self, port: PortSpec) -> None:
+    def leave(self, port: PortSpec, group: Group) -> None:
         """One request likewise."""
         self._realise("PATCH", f"/v1/ports/{port.id}", {"security_groups": []})
 
@@ -103,10 +100,11 @@ class NovaNet:
                 )
             time.sleep(POLL)
 
-    def load(self, ports: list[PortSpec]) -> None:
+    def load(self, ports: list[PortSpec], group: Group) -> None:
         """While nothing is plugged; then the controller ends."""
         self.add_networks()
-        self.add_ports(ports)
+        self.add_group(group)
+        self.add_ports(ports, group)
         self.controller.terminate()
 
     def start_control(self) -> None:
@@ -194,11 +192,24 @@ def _subnet(number: int) -> str:
     return f"00000000-0000-4000-8000-0003{number:08x}"
 
 
-def _fields(port: PortSpec, grouped: bool = False) -> dict[str, Any]:
+def rules(group: Group) -> Iterator[dict[str, Any]]:
+    """What REST is asked to make of a group's rules: one for each range of ports."""
+    for rule in group.rules:
+        fields = {
+            "security_group_id": group.id, "direction": rule.direction, "ethertype": rule.ethertype, "protocol": rule.protocol,
+            "remote_ip_prefix": rule.prefix, "remote_group_id": group.id if rule.members else None,
+        }  # fmt: skip
+        for low, high in rule.ports:
+            yield fields | {"port_range_min": low, "port_range_max": high}
+        if not rule.ports:
+            yield fields
+
+
+def _fields(port: PortSpec, group: Group | None) -> dict[str, Any]:
     return {
         "id": port.id,
         "network_id": _network(port.network),
         "mac_address": port.mac,
         "fixed_ips": [{"subnet_id": _subnet(port.network), "ip_address": port.ip}],
-        "security_groups": [GROUP] if grouped else [],
+        "security_groups": [] if group is None else [group.id],
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench import workload
+from tools.bench.groups import IPV4, OPEN, Group, Rule
 from tools.bench.workload import PortSpec
 from tools.lab import jsonrpc, processes
 from tools.lab.errors import LabError
@@ -25,7 +26,8 @@ PACKAGES = ("ovn-common", "ovn-central", "ovn-host")
 CACHE_VARIABLE = "NOVANET_BENCH_CACHE"
 BATCH = 250
 """Ports that one transaction makes."""
-GROUP = "members"
+ALLOW, DROP = "1002", "1001"
+"""Priorities of ACLs, as in OpenStack."""
 NO_PROBE = "180000"
 """Milliseconds: longer than any computation here."""
 
@@ -207,49 +209,54 @@ class Ovn:
         """Logical switches."""
         self.nbctl(*(word for n in range(count) for word in ("--", "ls-add", _switch(n))))
 
-    def add_group(self) -> None:
-        """A port group with ACLs, as OpenStack's driver for OVN makes them of a security group."""
-        services = ", ".join(map(str, workload.SERVICES))
-        from_members = f"outport == @{GROUP} && ip4.src == ${GROUP}_ip4 && tcp.dst == {{{services}}}"
-        self.nbctl("pg-add", GROUP)
-        self.nbctl("acl-add", GROUP, "to-lport", "1002", from_members, "allow-related")
-        self.nbctl("acl-add", GROUP, "to-lport", "1001", f"outport == @{GROUP} && ip", "drop")
-        self.nbctl("acl-add", GROUP, "from-lport", "1002", f"inport == @{GROUP} && ip4", "allow-related")
-        self.nbctl("acl-add", GROUP, "from-lport", "1001", f"inport == @{GROUP} && ip", "drop")
+    def add_group(self, group: Group) -> None:
+        """A port group with ACLs, as OpenStack's driver for OVN makes them of a security group; none of OPEN."""
+        if group == OPEN:
+            return
+        self.nbctl("pg-add", group.name)
+        for side, direction in ((f"outport == @{group.name}", "to-lport"), (f"inport == @{group.name}", "from-lport")):
+            self.nbctl("acl-add", group.name, direction, DROP, f"{side} && ip", "drop")
+        for rule in group.rules:
+            self.nbctl("acl-add", group.name, *_acl(group, rule))
 
-    def add_ports(self, ports: list[PortSpec], grouped: bool = False) -> None:
+    def add_ports(self, ports: list[PortSpec], group: Group | None) -> None:
         """Ports with port security, in batches."""
         for start in range(0, len(ports), BATCH):
-            self.nbctl(*(word for port in ports[start : start + BATCH] for word in _creation(port, grouped)))
+            self.nbctl(*(word for port in ports[start : start + BATCH] for word in _creation(port, group)))
 
-    def add_port(self, port: PortSpec) -> None:
+    def add_port(self, port: PortSpec, group: Group | None) -> None:
         """One transaction of the database without any command in between."""
         addresses = f"{port.mac} {port.ip}"
         row = {"name": port.id, "addresses": addresses, "port_security": addresses}
-        insertion = ["ports", "insert", ["set", [["named-uuid", "port"]]]]
+        owners = [("Logical_Switch", _switch(port.network))]
+        if group not in (None, OPEN):
+            owners.append(("Port_Group", group.name))
         self._transact(
             "nb",
             "OVN_Northbound",
             {"op": "insert", "table": "Logical_Switch_Port", "uuid-name": "port", "row": row},
-            {
-                "op": "mutate",
-                "table": "Logical_Switch",
-                "where": [["name", "==", _switch(port.network)]],
-                "mutations": [insertion],
-            },
+            *(
+                {
+                    "op": "mutate",
+                    "table": table,
+                    "where": [["name", "==", name]],
+                    "mutations": [["ports", "insert", ["set", [["named-uuid", "port"]]]]],
+                }
+                for table, name in owners
+            ),
         )
 
-    def realise_port(self, port: PortSpec, grouped: bool = False) -> None:
+    def realise_port(self, port: PortSpec, group: Group | None) -> None:
         """``ovn-nbctl --wait=hv``."""
-        self.nbctl("--wait=hv", *_creation(port, grouped))
+        self.nbctl("--wait=hv", *_creation(port, group))
 
-    def join(self, port: PortSpec) -> None:
+    def join(self, port: PortSpec, group: Group) -> None:
         """``ovn-nbctl --wait=hv add Port_Group``."""
-        self.nbctl("--wait=hv", "add", "Port_Group", GROUP, "ports", self._uuid(port))
+        self.nbctl("--wait=hv", "add", "Port_Group", group.name, "ports", self._uuid(port))
 
-    def leave(self, port: PortSpec) -> None:
+    def leave(self, port: PortSpec, group: Group) -> None:
         """``ovn-nbctl --wait=hv remove Port_Group``."""
-        self.nbctl("--wait=hv", "remove", "Port_Group", GROUP, "ports", self._uuid(port))
+        self.nbctl("--wait=hv", "remove", "Port_Group", group.name, "ports", self._uuid(port))
 
     def delete_port(self, port: PortSpec) -> None:
         """``ovn-nbctl --wait=hv lsp-del``."""
@@ -260,11 +267,12 @@ class Ovn:
         processes.until(lambda: self.ports_up() >= count, f"{count} ports of OVN's up", timeout, interval=0.05)
         self.sync()
 
-    def load(self, ports: list[PortSpec]) -> None:
+    def load(self, ports: list[PortSpec], group: Group) -> None:
         """Without northd. Pausing it instead is no good: when resumed, it may sleep until its next probe."""
         processes.end(self.daemons.pop("northd"))
         self.add_networks()
-        self.add_ports(ports)
+        self.add_group(group)
+        self.add_ports(ports, group)
 
     def processes(self) -> dict[str, int]:
         """The databases, northd, the controllers, and the switches."""
@@ -301,11 +309,30 @@ def _switch(network: int) -> str:
     return f"net{network}"
 
 
-def _creation(port: PortSpec, grouped: bool = False) -> Iterator[str]:
+def _acl(group: Group, rule: Rule) -> tuple[str, str, str, str]:
+    """Direction, priority, match and verdict of the ACL that a rule is in OVN."""
+    version = "ip4" if rule.ethertype == IPV4 else "ip6"
+    side, direction, peer = ("outport", "to-lport", "src") if rule.direction == "ingress" else ("inport", "from-lport", "dst")  # fmt: skip
+    terms = [f"{side} == @{group.name}", version]
+    if rule.members:
+        terms.append(f"{version}.{peer} == ${group.name}_{version}")
+    if rule.prefix:
+        terms.append(f"{version}.{peer} == {rule.prefix}")
+    if rule.protocol == "icmp":
+        terms.append("icmp4")
+    elif rule.protocol and all(low == high for low, high in rule.ports):
+        terms.append(f"{rule.protocol}.dst == {{{', '.join(str(low) for low, _ in rule.ports)}}}")
+    elif rule.protocol:
+        ((low, high),) = rule.ports
+        terms.append(f"{rule.protocol}.dst >= {low} && {rule.protocol}.dst <= {high}")
+    return direction, ALLOW, " && ".join(terms), "allow-related"
+
+
+def _creation(port: PortSpec, group: Group | None) -> Iterator[str]:
     """The words of an ovn-nbctl command that makes a port."""
     addresses = f'"{port.mac} {port.ip}"'
     yield from ("--", f"--id=@{port.id}", "create", "Logical_Switch_Port", f"name={port.id}")
     yield from (f"addresses={addresses}", f"port_security={addresses}")
     yield from ("--", "add", "Logical_Switch", _switch(port.network), "ports", f"@{port.id}")
-    if grouped:
-        yield from ("--", "add", "Port_Group", GROUP, "ports", f"@{port.id}")
+    if group not in (None, OPEN):
+        yield from ("--", "add", "Port_Group", group.name, "ports", f"@{port.id}")

@@ -6,7 +6,8 @@ and the time counts from the start of that until the first packet arrives; and, 
 answer is there too. In the cases ``plug`` the port was made before, in the cases ``create`` the time starts with the
 request that makes it. ``vsctl`` is ``plug`` by the ``ovs-vsctl`` command, whose own start counts too.
 
-NovaNet and OVN stand on labs of their own, both up all the time, and take turns; tunnels are warm.
+All of it with ports that nothing filters, and again with all ports in a stateful security group (ACLs in OVN). NovaNet and
+OVN stand on labs of their own, both up all the time, and take turns; tunnels are warm.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tools.bench import probe, workload
+from tools.bench.groups import Group
 from tools.bench.novanet import NovaNet
 from tools.bench.ovn import Ovn
 from tools.bench.report import line
 from tools.bench.samples import percentile
+from tools.bench.scale import GROUPS
 from tools.bench.workload import HYPERVISORS, Cloud, PortSpec
 from tools.lab.errors import LabError
 from tools.lab.hypervisor import Hypervisor
@@ -58,27 +61,28 @@ class Side(NamedTuple):
     cloud: Cloud
     target: VM
     target_ip: str
+    group: Group
+    """What all ports are in."""
 
 
 def main() -> int:
     """Measure and print; 0 when done. Raises LabError when a side does not work."""
-    for load in LOADS:
+    for (suffix, group), load in product(GROUPS.items(), LOADS):
         with ExitStack() as stack:
-            sides = [
-                _prepare(stack.enter_context(make(stack.enter_context(Lab(HYPERVISORS)))), load) for make in PRODUCTS
-            ]
+            clouds = [stack.enter_context(make(stack.enter_context(Lab(HYPERVISORS)))) for make in PRODUCTS]
+            sides = [_prepare(cloud, load, group) for cloud in clouds]
             for case, way in WAYS.items():
-                _report(case, load, _interleaved(sides, way))
+                _report(case, f"{load:,} ports{suffix}", _interleaved(sides, way))
     return 0
 
 
-def _report(case: str, load: int, times: dict[str, list[Times]]) -> None:
+def _report(case: str, load: str, times: dict[str, list[Times]]) -> None:
     for end in Times._fields:
         way = case if end == "there" else f"{case} and back"
         ours, theirs = ([getattr(each, end) * 1000 for each in times[name]] for name in (NovaNet.name, Ovn.name))
         for percent in (50, 95):
             figures = percentile(ours, percent), Ovn.name, percentile(theirs, percent)
-            line("port_up", f"{way} p{percent}, {load:,} ports", *figures, "ms", higher_is_better=False)
+            line("port_up", f"{way} p{percent}, {load}", *figures, "ms", higher_is_better=False)
 
 
 def _interleaved(sides: list[Side], way: Callable[[Side, PortSpec, VM], Times]) -> dict[str, list[Times]]:
@@ -99,17 +103,18 @@ def _specs() -> Iterator[PortSpec]:
 _SPECS = _specs()
 
 
-def _prepare(cloud: Cloud, load: int) -> Side:
+def _prepare(cloud: Cloud, load: int, group: Group) -> Side:
     """Networks, the load, the target, and a resident VM on each other hypervisor through which tunnels are warm."""
     cloud.add_networks()
+    cloud.add_group(group)
     ports = [workload.port(number) for number in range(load)]
-    cloud.add_ports(ports)
+    cloud.add_ports(ports, group)
     workload.plug_dummies(cloud.lab, ports)
     specs = [workload.extra(number, number) for number in range(HYPERVISORS)]
-    cloud.add_ports(specs)
+    cloud.add_ports(specs, group)
     vms = [_hypervisor(cloud, spec).plug(spec.id, spec.mac, [(spec.ip, PREFIX)]) for spec in specs]
     cloud.wait_realised(load + len(specs), timeout=300)
-    side = Side(cloud, vms[0], specs[0].ip)
+    side = Side(cloud, vms[0], specs[0].ip, group)
     for vm, spec in zip(vms[1:], specs[1:], strict=True):
         _introduce(side, vm, spec)
         if not vm.ping(side.target_ip, count=3).received:
@@ -145,7 +150,7 @@ def _introduce(side: Side, vm: VM, spec: PortSpec) -> None:
 
 def plug(side: Side, spec: PortSpec, vm: VM) -> Times:
     """The port is there already; the interface comes by one OVSDB transaction."""
-    side.cloud.add_port(spec)
+    side.cloud.add_port(spec, side.group)
     return _timed(side, vm, spec, lambda: _hypervisor(side.cloud, spec).attach(vm))
 
 
@@ -153,7 +158,7 @@ def create(side: Side, spec: PortSpec, vm: VM) -> Times:
     """The port is made, then the interface is plugged."""
 
     def act() -> None:
-        side.cloud.add_port(spec)
+        side.cloud.add_port(spec, side.group)
         _hypervisor(side.cloud, spec).attach(vm)
 
     return _timed(side, vm, spec, act)
@@ -161,7 +166,7 @@ def create(side: Side, spec: PortSpec, vm: VM) -> Times:
 
 def vsctl(side: Side, spec: PortSpec, vm: VM) -> Times:
     """The port is there already; the interface comes by ``ovs-vsctl``."""
-    side.cloud.add_port(spec)
+    side.cloud.add_port(spec, side.group)
     interface = vm.interface
     command = [
         "--",

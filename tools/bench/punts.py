@@ -28,6 +28,8 @@ from pipelines.addresses import link_local
 from pipelines.packets import frames, neighbours
 from pipelines.services import RESOLVER, SERVICE_MAC
 from tools.bench import asking
+from tools.bench.groups import OPEN
+from tools.bench.novanet import rules
 from tools.bench.report import line
 from tools.bench.samples import percentile
 from tools.lab import VM, Controller, Lab, processes
@@ -173,11 +175,13 @@ def _vms(lab: Lab, controller: Controller) -> list[Asker]:
         api.post("/v1/subnets", {"network_id": network, "cidr": cidr})
     router = api.post("/v1/routers", {"name": "router"})["id"]
     api.post("/v1/ports", {"network_id": network, "router_id": router})
+    api.post("/v1/security-groups", {"id": OPEN.id, "name": OPEN.name, "stateful": OPEN.stateful})
+    api.post("/v1/security-group-rules", list(rules(OPEN)))
     return [_vm(lab, controller, network, name) for name in ("asker", "flooder", "target")]
 
 
 def _vm(lab: Lab, controller: Controller, network: str, name: str) -> Asker:
-    port = controller.api.post("/v1/ports", {"network_id": network, "dns_name": name})
+    port = controller.api.post("/v1/ports", {"network_id": network, "dns_name": name, "security_groups": [OPEN.id]})
     vm = lab.boot(controller, lab.hypervisors[0], port["id"])
     controller.wait_status(f"/v1/ports/{port['id']}")
     vm.wait_link_local()

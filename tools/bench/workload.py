@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from tools.bench.groups import Group
 from tools.lab.lab import Lab
 
 NETWORKS = 50
 HYPERVISORS = 3
-SERVICES = (80, 443, 22, 8080)
-"""TCP ports at which members of the group may reach each other."""
 
 
 class PortSpec(NamedTuple):
@@ -41,33 +40,33 @@ class Cloud(Protocol):
     def add_networks(self, count: int = NETWORKS) -> None:
         """Make networks 0 to ``count - 1``; network n has the addresses of ``cidr(n)``."""
 
-    def add_group(self) -> None:
-        """Make the group: its members receive IPv4 of each other at TCP ports ``SERVICES``, and may send all IPv4."""
+    def add_group(self, group: Group) -> None:
+        """Make a group, before any port that is to be a member."""
 
-    def add_ports(self, ports: list[PortSpec], grouped: bool = False) -> None:
-        """Make ports, as members of the group or of none, in as few requests as the product takes, and do not wait for
+    def add_ports(self, ports: list[PortSpec], group: Group | None) -> None:
+        """Make ports, as members of a group or of none, in as few requests as the product takes, and do not wait for
         the switches."""
 
-    def add_port(self, port: PortSpec) -> None:
+    def add_port(self, port: PortSpec, group: Group | None) -> None:
         """Make one port by the product's quickest request, and do not wait for the switches."""
 
-    def realise_port(self, port: PortSpec, grouped: bool = False) -> None:
+    def realise_port(self, port: PortSpec, group: Group | None) -> None:
         """Make one port, whose interface is plugged, and wait until every hypervisor has confirmed it."""
 
-    def join(self, port: PortSpec) -> None:
-        """Make a port a member of the group, and wait until every hypervisor has confirmed it."""
+    def join(self, port: PortSpec, group: Group) -> None:
+        """Make a port of no group a member of one, and wait until every hypervisor has confirmed it."""
 
-    def leave(self, port: PortSpec) -> None:
+    def leave(self, port: PortSpec, group: Group) -> None:
         """Undo ``join``, and wait likewise."""
 
     def delete_port(self, port: PortSpec) -> None:
-        """Remove one port and wait until that is done."""
+        """Remove one port; the switches may still have to follow."""
 
     def wait_realised(self, count: int, timeout: float) -> None:
         """Wait until ``count`` plugged ports work everywhere, as confirmed by barriers; LabError when they do not."""
 
-    def load(self, ports: list[PortSpec]) -> None:
-        """Store networks and ports, and leave them for ``start_control`` to realise."""
+    def load(self, ports: list[PortSpec], group: Group) -> None:
+        """Store networks, a group and its ports, and leave them for ``start_control`` to realise."""
 
     def start_control(self) -> None:
         """Start the process that computes what is in the store."""
@@ -144,6 +143,12 @@ def flows_per_hypervisor(lab: Lab) -> list[int]:
     """How many OpenFlow flows each br-int has."""
     shown = (hypervisor.ofctl("dump-aggregate", "br-int") for hypervisor in lab.hypervisors)
     return [int(text.rpartition("flow_count=")[2].split()[0]) for text in shown]
+
+
+def rules(lab: Lab) -> list[int]:
+    """How many OpenFlow flows each hypervisor's bridges have together (``memory/show``), which is quick to ask for."""
+    shown = (hypervisor.appctl("memory/show").split() for hypervisor in lab.hypervisors)
+    return [int(word.removeprefix("rules:")) for words in shown for word in words if word.startswith("rules:")]
 
 
 def switches(lab: Lab) -> dict[str, int]:
