@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from novanet_apps.drops import Drops
 from novanet_apps.flow_engine import FlowEngine
+from novanet_apps.handovers import Handovers
 from novanet_apps.hypervisors import Hypervisors
 from novanet_apps.intent import IntentStore
 from novanet_apps.intent.identities import IdentityCollector
@@ -48,6 +49,7 @@ class Core:
         self.store = IntentStore(self)
         self.hypervisors = Hypervisors(self)
         self.reconciler = Reconciler(self)
+        self.handovers = Handovers(self)
         self.punts = Punts(self)
         self.drops = Drops(self)
         self.rule_counters = RuleCounters(self)
@@ -68,6 +70,7 @@ class Core:
         LOG.info("features: %s", ", ".join(feature.name for feature in self.features) or "none")
         self.reconciler.start(Compiler(self.features))
         self.engine.on_port(self.hypervisors.port_seen)
+        self.engine.on_confirmed(lambda hypervisor: self.handovers.advance())
         self.engine.start()
         self.hypervisors.start()
         self.store.on_ready(_spare_the_collector)
@@ -84,12 +87,13 @@ class Core:
 
     def apply(self, edits: Iterable[Edit]) -> list[Change]:
         """Edit the graph and tell everyone; for committed intent and for observations alike."""
-        changes = self.topology.apply(edits)
+        changes = self.topology.apply(self.handovers.staged(edits))
         if changes:
             self.reconciler.changed(changes)
             self.hypervisors.changed(changes)
             for tell in self._subscribers:
                 tell(changes)
+            self.handovers.advance()
         return changes
 
     observe = apply

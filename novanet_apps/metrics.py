@@ -62,7 +62,7 @@ def collect(core: Core) -> dict[str, Metric]:
         ),
         "novanet_multicast_groups": (
             "gauge", "Multicast groups of networks that VMs want.",
-            sum(bool(listener.ports) for listener in core.topology.all("listener").values()),
+            sum(bool(group.ports) for group in core.topology.all("multicast-group").values()),
         ),
         "novanet_identities": (
             "gauge", "Distinct sets of security groups and labels of ports, retired ones included.",
@@ -70,6 +70,13 @@ def collect(core: Core) -> dict[str, Metric]:
         ),
         "novanet_identities_collected_total": (
             "counter", "Identities deleted because no port had them.", core.identities.counters["deleted"],
+        ),
+        "novanet_identity_handovers_total": (
+            "counter", "Times that a plugged port got another identity.", core.handovers.counters["begun"],
+        ),
+        "novanet_identity_handovers_hurried_total": (
+            "counter", "Such times when a connected hypervisor was too slow for the others to wait for it.",
+            core.handovers.counters["hurried"],
         ),
         "novanet_punt_seconds": (
             "histogram", "How long answers to such packets took in the controller, by reason.", _times(core.punts),

@@ -16,9 +16,9 @@ from eventlet.event import Event
 from eventlet.timeout import Timeout
 
 from pipelines.compiler import Compiler, Owner
-from topology import scope, wires
+from topology import balancing, scope, wires
 from topology.changes import Change
-from topology.model import FloatingIp, Network, Port, PortForwarding, Status
+from topology.model import FloatingIp, Handover, Member, Network, Port, PortForwarding, Status
 
 from .mtu_watch import MtuWatch
 
@@ -204,8 +204,10 @@ class Reconciler:
         match obj:
             case Port(router_id=None) if topology.location(id) is None:
                 return "not plugged: no hypervisor has an interface with this iface-id"
-            case FloatingIp(port_id=None) if not topology.forwardings_of(id):
+            case FloatingIp(port_id=None, loadbalancer_id=None) if not topology.forwardings_of(id):
                 return "it stands for no port, and nothing is forwarded"
+            case Member():
+                return balancing.idle(topology, obj)
             case FloatingIp(port_id=str(port_id)) | PortForwarding(internal_port_id=port_id):
                 if topology.location(port_id) is None:
                     return f"port {port_id} is not plugged"
@@ -233,6 +235,7 @@ class Reconciler:
             away.setdefault(obj.name if obj is not None else hypervisor, text)
         if kind == "port":
             failed += self._interface_error(id)
+            building |= self._handed_over_at(id)
         return failed, away, building
 
     def _interface_error(self, port_id: str) -> Iterator[str]:
@@ -240,12 +243,28 @@ class Reconciler:
         if vif is not None and vif.error:
             yield f"interface {vif.interface}: {vif.error}"
 
+    def _handed_over_at(self, port_id: str) -> set[str]:
+        """The hypervisor where a port does not tell its identity yet, since others have to know it first."""
+        handover: Handover | None = self.core.topology.get("handover", port_id)
+        here = self.core.topology.location(port_id)
+        if handover is None or handover.told is None or here is None:
+            return set()
+        obj = self.core.topology.get("hypervisor", here)
+        return {obj.name if obj is not None else here}
+
     def unconfirmed(self, hypervisor: str) -> set[Owner] | None:
         """The owners whose state on a hypervisor is not yet what the graph says; None while that cannot be known."""
         if self._absent(hypervisor):
             return None
         pending = self.core.engine.unconfirmed(hypervisor)
         return None if pending is None else pending | self._dirty.get(hypervisor, {}).keys()
+
+    def awaits(self, hypervisor: str, owner: Owner) -> bool:
+        """Whether a hypervisor whose bridge is connected has yet to confirm what the owner wants there."""
+        engine = self.core.engine
+        return engine.connected(hypervisor) and (
+            owner in self._dirty.get(hypervisor, ()) or engine.pending(hypervisor, owner)
+        )
 
     def _absent(self, hypervisor: str) -> str:
         """Why a hypervisor cannot confirm anything now; empty when it can."""

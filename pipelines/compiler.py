@@ -14,6 +14,7 @@ from topology.graph import Topology
 
 from . import (
     gateways,
+    health,
     multicast,
     nat,
     neighbours,
@@ -52,14 +53,33 @@ NEIGHBOURS = Feature("neighbours", {"network": neighbours.network, "neighbour": 
 NAT = Feature("nat", {"base": nat.base, "router": nat.router, "floating-ip": nat.floating_ip})
 MULTICAST = Feature(
     "multicast",
-    {"base": multicast.base, "network": multicast.network, "port": multicast.port, "listener": multicast.listener},
+    {
+        "base": multicast.base,
+        "network": multicast.network,
+        "port": multicast.port,
+        "multicast-group": multicast.multicast_group,
+    },
 )
 PROVIDER = Feature("provider", {"base": provider.base, "network": provider.network, "port": provider.port})
 POLICY = Feature(
     "policy", {"base": policy.base, "port": policy.port, "router": policy.router, "policy": rulesets.policy}
 )
+HEALTH = Feature("health", {"base": health.base, "member": health.member})
 
-FEATURES = (SWITCHING, SERVICES, ROUTING, GATEWAYS, NEIGHBOURS, NAT, PUNTING, OVERLAY, PROVIDER, MULTICAST, POLICY)
+FEATURES = (
+    SWITCHING,
+    SERVICES,
+    ROUTING,
+    GATEWAYS,
+    NEIGHBOURS,
+    NAT,
+    PUNTING,
+    OVERLAY,
+    PROVIDER,
+    MULTICAST,
+    POLICY,
+    HEALTH,
+)
 
 
 class Compiler:

@@ -293,6 +293,11 @@ def mac(text: str) -> int:
     return int(text.replace(":", ""), 16)
 
 
+def mac_text(number: int) -> str:
+    """A MAC address as text, as the intent store has it."""
+    return number.to_bytes(6, "big").hex(":")
+
+
 def ip(text: str) -> int:
     """An IPv4 or IPv6 address as a number."""
     return int(IPv6Address(text) if ":" in text else IPv4Address(text))

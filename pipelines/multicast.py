@@ -1,9 +1,9 @@
 """Multicast for those who want it: IGMP and MLD snooping (RFC 4541) in a network.
 
-What VMs report goes to the controller, which keeps who wants which group (``listener`` in the graph). A group that is
+What VMs report goes to the controller, which keeps who wants which group (``multicast-group`` in the graph). A group that is
 known there goes to its receivers and to nobody else; one that nobody ever asked for is flooded like broadcast.
 
-The copies stand in the flow itself rather than in a group of OpenFlow: a flow needs no number that no other listener
+The copies stand in the flow itself rather than in a group of OpenFlow: a flow needs no number that no other group
 has, and one message replaces it. A flow-mod of 64 KiB holds some 2,000 copies; how larger sets are served, ``LARGEST``
 says.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from topology.graph import Topology
-from topology.model import Listener
+from topology.model import MulticastGroup
 
 from . import fields as f
 from . import overlay
@@ -68,9 +68,9 @@ def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
             yield Flow(t.PORT_SECURITY.number, WITHOUT_ADDRESS, report, goto=t.SERVICES.number)
 
 
-def listener(topology: Topology, hypervisor: str, listener_id: str) -> Iterator[Rule]:
+def multicast_group(topology: Topology, hypervisor: str, group_id: str) -> Iterator[Rule]:
     """A group that is known: a copy for each of its receivers here, and one for each hypervisor that has others."""
-    found: Listener | None = topology.get("listener", listener_id)
+    found: MulticastGroup | None = topology.get("multicast-group", group_id)
     vni = live_vni(topology, found.network_id) if found is not None else None
     if found is None or vni is None or hypervisor not in topology.hypervisors_of(found.network_id):
         return
@@ -106,7 +106,7 @@ def listener(topology: Topology, hypervisor: str, listener_id: str) -> Iterator[
     )
 
 
-def _receivers(topology: Topology, hypervisor: str, found: Listener) -> tuple[list[int], set[str]]:
+def _receivers(topology: Topology, hypervisor: str, found: MulticastGroup) -> tuple[list[int], set[str]]:
     """Keys of the ports here that want the group, and the hypervisors where others do."""
     here: list[int] = []
     away: set[str] = set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from topology.graph import Topology
 from topology.model import Network, Port, Vif
 
@@ -12,6 +14,7 @@ class Placed(NamedTuple):
     """A port that concerns a hypervisor: ``key`` and ``vni`` are allocated, ``location`` is the hypervisor it is on."""
 
     port: Port
+    """With the identity that flows tell of it."""
     key: int
     vni: int
     location: str
@@ -54,4 +57,6 @@ def placed(topology: Topology, hypervisor: str, port_id: str) -> Placed | None:
     met = hypervisor in topology.hypervisors_of(port.network_id)
     here = location == hypervisor
     vif: Vif | None = topology.get("vif", port_id) if here else None
-    return Placed(port, port.port_key, vni, location, here, met, vif.ofport if vif is not None else None)
+    told = topology.identity_told(port)
+    shown = port if told == (port.identity or 0) else replace(port, identity=told or None)
+    return Placed(shown, port.port_key, vni, location, here, met, vif.ofport if vif is not None else None)

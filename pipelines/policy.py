@@ -8,20 +8,21 @@ that is removed cuts its connections in both directions, and a restart forgets n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 
 from topology.graph import Topology
 from topology.model import Port
 
 from . import fields as f
 from . import tables as t
-from .addresses import addresses_of
+from .addresses import addresses_of, link_local
 from .flow import Action, Flow, Rule, clone, conntrack, copy, ct_clear, match, resubmit, set_bits, set_field
-from .placement import Placed
+from .placement import Placed, wired_both
 from .routers import routed
 from .services import ICMPV6
 
 # priorities, a band for each table
-SKIP, NEIGHBOURS, LOOK, PORT = 300, 200, 100, 100
+FROM_WIRE, SKIP, NEIGHBOURS, TO_WIRE, LOOK, PORT = 400, 300, 200, 150, 100, 100
 ROUTED, OF_ROUTER = 200, 50
 INVALID, PASSES, LATER, REPLY, FORWARD = 500, 400, 300, 200, 100
 COPY, COMMIT, WAIT = 200, 100, 50
@@ -40,8 +41,8 @@ _FAMILIES = (f.IPV4, f.IPV6)
 
 
 def identity_of(port: Port) -> int:
-    """The identity that policies know a port by; 0 for none. Without port security, what it sends could be anybody's."""
-    return port.identity or 0 if port.port_security_enabled else 0
+    """The identity that policies know a port by; 0 for none."""
+    return port.identity or 0
 
 
 def zone(ofport: int) -> int:
@@ -60,6 +61,9 @@ def _entrances(topology: Topology) -> Iterator[Flow]:
     yield Flow(t.OUTWARD.number, SKIP, match(f.IN_PORT_KEY(0)), goto=t.GATEWAY_REDIRECT.number)
     leaves = match(f.FLAGS(0, f.LEFT.mask | f.EXEMPT.mask))
     yield Flow(t.OUTWARD.number, LOOK, leaves, (set_bits(f.OUTWARD, 1),), goto=t.EGRESS_ADMIT.number)
+    # here a broadcast is still one packet; what a router has sent on has its MAC address, which is no VM's
+    sent = match(f.FROM_PROVIDER(1))
+    yield Flow(t.EGRESS_ADMIT.number, FROM_WIRE, sent, (resubmit(t.SOURCE.number),), goto=t.OUTPUT_SELECT.number)
     for nobodys in (f.IN_PORT_KEY(0), f.LEFT(1), f.EXEMPT(1)):
         yield Flow(t.EGRESS_ADMIT.number, SKIP, match(nobodys), goto=t.OUTPUT_SELECT.number)
     yield Flow(t.INGRESS_ADMIT.number, SKIP, match(f.EXEMPT(1)), goto=t.LOCAL_OUTPUT.number)
@@ -69,13 +73,16 @@ def _entrances(topology: Topology) -> Iterator[Flow]:
         yield Flow(t.EGRESS_ADMIT.number, NEIGHBOURS, message, goto=t.OUTPUT_SELECT.number)
         yield Flow(t.INGRESS_ADMIT.number, NEIGHBOURS, message, goto=t.LOCAL_OUTPUT.number)
     for family in _FAMILIES:
-        look = (
-            *_identify(f.OUT_PORT_KEY, f.DST_IDENTITY),
+        sender = (
             *_identify(f.IN_PORT_KEY, f.SRC_IDENTITY),
             copy(f.SRC_IDENTITY, f.LOCAL),
             copy(f.DST_IDENTITY, f.OTHER),
         )
+        look = (*_identify(f.OUT_PORT_KEY, f.DST_IDENTITY), *sender)
         yield Flow(t.EGRESS_ADMIT.number, LOOK, match(f.ETH_TYPE(family)), look, goto=t.POLICY_ADMIT.number)
+        nowhere = match(f.ETH_TYPE(family), f.OUT_PORT_KEY(0), f.TO_SEVERAL(0))
+        look = (set_field(f.DST_IDENTITY, 0), resubmit(t.DESTINATION.number), *sender)
+        yield Flow(t.EGRESS_ADMIT.number, TO_WIRE, nowhere, look, goto=t.POLICY_ADMIT.number)
     judge = (
         set_bits(f.INWARD, 1),
         set_bits(f.KEPT, 0),
@@ -123,7 +130,8 @@ def _exits() -> Iterator[Flow]:
         )
         for kept in (0, 1):
             mark = (set_field(f.CT_MARK, KEEP),) if kept else ()
-            # conntrack hands on a copy, so a meter may drop the other one
+            # Always by way of a table: with any packet conntrack may hand out fragments that it has held for too long, and
+            # they would go where that one goes. It hands on a copy, so a meter may drop the other one.
             commit = (conntrack(zone=f.ZONE, commit=True, table=leave, exec=mark),)
             yield Flow(t.POLICY_DONE.number, COMMIT, match(*new, f.KEPT(kept)), commit)
             yield Flow(t.POLICY_DONE.number, COPY, match(*new, f.KEPT(kept), f.LOGS(1)), commit, goto=log)
@@ -150,8 +158,56 @@ def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
         return
     known = (set_field(f.FOUND, identity), *(() if found.ofport is None else (set_bits(f.ZONE, zone(found.ofport)),)))
     yield Flow(t.IDENTITY.number, PORT, match(f.WHO(found.key)), known)
-    if not found.here and _tells_no_identity(topology):
+    if found.here:
+        return
+    if _tells_no_identity(topology):
         yield from _sources(topology, found)
+    if found.port.port_security_enabled and found.met:
+        if wired_both(topology, found.port.network_id, hypervisor, found.location):
+            yield from _on_wire(topology, found)
+
+
+def _known(key: int, identity: f.Field) -> tuple[Action, ...]:
+    """Look up the identity of the port with this key."""
+    return set_field(f.WHO, key), set_field(f.FOUND, 0), resubmit(t.IDENTITY.number), copy(f.FOUND, identity)
+
+
+def _key_of(topology: Topology, found: Placed, sharers: set[str]) -> int | None:
+    """The key of a port, by which its identity is found from a MAC or IP address that it shares with these ports.
+
+    What several ports may send from (VRRP's addresses, for one) tells an identity only where they all have the same; then it
+    is the lowest key that stands for them all. None: it does not tell.
+    """
+    key = found.key
+    for id in sharers - {found.port.id}:
+        other: Port = topology.get("port", id)
+        if other.router_id is not None:
+            return None
+        if other.port_key is None or topology.location(id) is None or not other.admin_state_up:
+            continue
+        if topology.identity_told(other) != identity_of(found.port):
+            return None
+        key = min(key, other.port_key)
+    return key
+
+
+# --- where the wire tells no identity ----------------------------------------------------------------------------
+
+
+def _on_wire(topology: Topology, found: Placed) -> Iterator[Flow]:
+    """A port at the other end of a wire. Of what comes from there both addresses are the port's, as its own hypervisor sees to
+    with what the port sends; what goes there is for its MAC address, as it is in a tunnel."""
+    for mac, prefixes in addresses_of(found.port).allowed.items():
+        key = _key_of(topology, found, topology.senders(found.port.network_id, f.mac_text(mac)))
+        if key is None:
+            continue
+        to = match(f.NETWORK(found.vni), f.ETH_DST(mac))
+        yield Flow(t.DESTINATION.number, PORT, to, _known(key, f.DST_IDENTITY))
+        sent = f.NETWORK(found.vni), f.ETH_SRC(mac), f.FROM_PROVIDER(1)
+        for ethertype, field, within in ((f.IPV4, f.IPV4_SRC, prefixes.v4), (f.IPV6, f.IPV6_SRC, prefixes.v6)):
+            for address, mask in within:
+                source = match(*sent, f.ETH_TYPE(ethertype), field(address, mask))
+                yield Flow(t.SOURCE.number, PORT, source, _known(key, f.SRC_IDENTITY))
 
 
 # --- where tunnels tell no identity ------------------------------------------------------------------------------
@@ -164,23 +220,30 @@ def _tells_no_identity(topology: Topology) -> bool:
 
 def _sources(topology: Topology, found: Placed) -> Iterator[Flow]:
     """A port elsewhere, by what its own hypervisor lets it send from."""
-    known = (
-        set_field(f.WHO, found.key),
-        set_field(f.FOUND, 0),
-        resubmit(t.IDENTITY.number),
-        copy(f.FOUND, f.SRC_IDENTITY),
-    )
-    routers = [topology.get("router", port.router_id or "") for port in topology.routed_by(found.port.network_id)]
+    network = found.port.network_id
+    routers = [topology.get("router", port.router_id or "") for port in topology.routed_by(network)]
+    keys = [router.router_key for router in routers if router is not None and router.router_key is not None]
     for mac, prefixes in addresses_of(found.port).allowed.items():
-        switched = match(f.NETWORK(found.vni), f.ETH_SRC(mac), f.FROM_TUNNEL(1))
-        yield Flow(t.SOURCE.number, PORT, switched, known)
-        for router in routers:
-            if router is None or router.router_key is None:
-                continue
-            for ethertype, field, within in ((f.IPV4, f.IPV4_SRC, prefixes.v4), (f.IPV6, f.IPV6_SRC, prefixes.v6)):
-                for address, mask in within:
-                    sent = match(f.ROUTER(router.router_key), f.ETH_TYPE(ethertype), field(address, mask))
-                    yield Flow(t.SOURCE.number, ROUTED, sent, known)
+        key = _key_of(topology, found, topology.senders(network, f.mac_text(mac)))
+        if key is not None:
+            switched = match(f.NETWORK(found.vni), f.ETH_SRC(mac), f.FROM_TUNNEL(1))
+            yield Flow(t.SOURCE.number, PORT, switched, _known(key, f.SRC_IDENTITY))
+        for ethertype, field, within in ((f.IPV4, f.IPV4_SRC, prefixes.v4), (f.IPV6, f.IPV6_SRC, prefixes.v6)):
+            for address, mask in within if keys else ():
+                if ethertype == f.IPV6 and address == link_local(mac):
+                    continue  # no router sends it on
+                key = _key_of(topology, found, topology.bearers(network, _text(field, address, mask)))
+                whose = (set_field(f.SRC_IDENTITY, 0),) if key is None else _known(key, f.SRC_IDENTITY)
+                bits = (field.ones if mask is None else mask).bit_count()
+                for router_key in keys:
+                    sent = match(f.ROUTER(router_key), f.FROM_TUNNEL(1), f.ETH_TYPE(ethertype), field(address, mask))
+                    yield Flow(t.SOURCE.number, ROUTED + bits, sent, whose)
+
+
+def _text(field: f.Field, address: int, mask: int | None) -> str:
+    """An address, or a prefix, as the intent has it."""
+    text = str(IPv4Address(address) if field is f.IPV4_SRC else IPv6Address(address))
+    return text if mask is None else f"{text}/{mask.bit_count()}"
 
 
 def router(topology: Topology, hypervisor: str, router_id: str) -> Iterator[Rule]:

@@ -17,7 +17,7 @@ from ipaddress import ip_network
 from itertools import product
 
 from topology.graph import Topology
-from topology.policy import Group, PolicyRule, Prefixes, members, policies
+from topology.policy import DIRECTIONS, Group, PolicyRule, Prefixes, members, policies
 
 from . import fields as f
 from . import tables as t
@@ -28,6 +28,7 @@ from .punting import LOG_BURST, LOG_METERS, LOG_RATE, Reason, punt
 # priorities
 ADMIN, TENANT, OTHERWISE = 10_000, 1000, 500
 ADMIT = LOG = 100
+OPEN = 50
 BANDS = {"admin": 3, "tenant": 500}
 """Priorities at which rules decide alike: flows that hold the clauses of too many rules are spread over them."""
 CLAUSES = 3000
@@ -65,6 +66,8 @@ def policy(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
         yield from _admit(number, found.stateful)
         for rule in (*found.ingress, *found.egress):
             applied[rule, found.stateful].append(number)
+        if found.open == DIRECTIONS:  # what is not IP no rule is about
+            yield Flow(t.POLICY_ADMIT.number, OPEN, match(f.LOCAL(number)), goto=t.POLICY_EXIT.number)
         for direction in found.open:
             nobodys = (set_field(f.RULE, 0),)
             yield Flow(_TABLES[direction].number, OTHERWISE, match(f.LOCAL(number)), nobodys, goto=t.POLICY_DONE.number)
@@ -205,9 +208,11 @@ def _services(rule: PolicyRule, given: Tlvs, stateful: bool) -> Iterator[Tlvs]:
         yield named
     elif stateful:
         yield from ((*named, *each) for each in told)
-        unseen = f.CT_TP_SRC(0) if rule.icmp is not None else f.IP_FRAG(1, 1) if protocol == f.SCTP else f.CT_TP_DST(0)
-        if denies and (unseen,) not in told:
-            yield *named, unseen
+        unseen: Tlvs = (f.CT_TP_SRC(0) if rule.icmp is not None else f.CT_TP_DST(0),)
+        if protocol == f.SCTP:  # of what is no fragment the packet tells
+            unseen = *unseen, f.IP_FRAG(1, 1)
+        if denies and unseen not in told:
+            yield *named, *unseen
     else:
         yield from ((*named, f.IP_FRAG(0, 1), *each) for each in told)
         if denies:
@@ -226,8 +231,8 @@ def _ports(rule: PolicyRule, protocol: int, stateful: bool) -> Iterator[Tlvs]:
         for value, mask in cover(max(low, 1), high):
             if not stateful:
                 yield (_PORTS[protocol](value, mask),)
-            elif protocol == f.SCTP:  # whose ports conntrack in user space does not know
+                continue
+            yield (f.CT_TP_DST(value, mask),)
+            if protocol == f.SCTP:  # whose ports conntrack in user space does not know before Open vSwitch 3.2
                 yield f.INWARD(rule.direction == "ingress"), f.IP_PROTO(protocol), f.SCTP_DST(value, mask)
                 yield f.INWARD(rule.direction == "egress"), f.IP_PROTO(protocol), f.SCTP_SRC(value, mask)
-            else:
-                yield (f.CT_TP_DST(value, mask),)

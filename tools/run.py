@@ -112,7 +112,7 @@ def show_isolation(samples: list[Sample]) -> bool:
 
 
 class Edge:
-    """A router from a sample network to the outside, and a floating IP of one of its VMs."""
+    """A router from a sample network to the outside, and a floating IP of one of its VMs, which may be pinged there."""
 
     def __init__(self, api: Api, sample: Sample) -> None:
         self.sample = sample
@@ -121,8 +121,15 @@ class Edge:
         self.router = api.post("/v1/routers", {"name": "edge"})
         for network in (sample.network, outside):
             api.post("/v1/ports", {"network_id": network["id"], "router_id": self.router["id"]})
-        wanted = {"floating_network_id": outside["id"], "port_id": sample.ports[1]["id"]}
+        port = sample.ports[1]
+        wanted = {"floating_network_id": outside["id"], "port_id": port["id"]}
         self.floating = api.post("/v1/floating-ips", wanted)["floating_ip_address"]
+        group = api.post("/v1/security-groups", {"name": "pingable"})
+        api.post(
+            "/v1/security-group-rules",
+            {"security_group_id": group["id"], "direction": "ingress", "protocol": "icmp", "remote_ip_prefix": OUTSIDE},
+        )
+        api.patch(f"/v1/ports/{port['id']}", {"security_groups": [*port["security_groups"], group["id"]]})
 
     def prove(self, lab: Lab, controller: Controller) -> bool:
         """Show that VMs reach the outside, that the outside reaches the floating IP, and that names are found."""
@@ -130,6 +137,7 @@ class Edge:
         router = controller.wait_status(f"/v1/routers/{self.router['id']}")
         vms, names = self.sample.vms, [port["name"] for port in self.sample.ports]
         say(f"\nrouter edge ({', '.join(router['external_addresses'])} outside, {router['status']})")
+        say(f"  {names[1]} is in the security groups default and pingable, the others are in default alone")
         good = True
         for source, who, target, what in (
             (vms[0], names[0], WORLD, "a host outside"),

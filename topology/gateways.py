@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from .model import Hypervisor, Network, Port, Router
+from .model import Hypervisor, LoadBalancer, Network, Port, Router
 
 CHOSEN = 3
 """Hypervisors that NovaNet chooses for a router that names none."""
@@ -53,6 +53,23 @@ def router_between(view: View, port: Port, address: str | None, outside: str) ->
             ports = view.interfaces_of(interface.router_id or "")
             if any(other.network_id == outside for other in ports):
                 return interface.router_id
+    return None
+
+
+def router_to_balancer(view: View, balancer: LoadBalancer, outside: str) -> str | None:
+    """Id of the router by which a load balancer is reached from a network outside; None when there is none.
+
+    It is the load balancer's own, or has an interface in its subnet, and has its gateway in the network outside. Of several it
+    is the one with the smallest port key.
+    """
+    routers = [balancer.router_id]
+    if balancer.router_id is None:
+        joined = view.routed_by(balancer.vip_network_id or "")
+        subnet = balancer.vip_subnet_id
+        routers = [each.router_id for each in joined if subnet in {f.subnet_id for f in each.fixed_ips or ()}]
+    for router in routers:
+        if any(port.network_id == outside for port in view.interfaces_of(router or "")):
+            return router
     return None
 
 

@@ -15,14 +15,16 @@ from typing import Any
 import networkx
 
 from .changes import Change, Edit
-from .gateways import candidates, router_between
+from .gateways import candidates, router_between, router_to_balancer
 from .indexes import Indexes
 from .membership import MembershipReading, discard
 from .model import (
     KINDS,
     FloatingIp,
+    Handover,
     Hypervisor,
     Link,
+    LoadBalancer,
     Network,
     Port,
     PortForwarding,
@@ -33,7 +35,7 @@ from .model import (
 from .realms import Realms
 from .references import Node, references
 
-OBSERVED = ("vif", "bridge", "link", "listener")
+OBSERVED = ("vif", "bridge", "link", "multicast-group", "handover")
 _NOTHING: frozenset[str] = frozenset()
 _NOBODY: Mapping[str, int] = Counter()
 
@@ -136,10 +138,13 @@ class Topology(Indexes, MembershipReading):
         return self._forwardings.get(floating_ip_id, _NOTHING)
 
     def router_of_floating(self, floating_ip_id: str) -> str | None:
-        """Id of the router that leads from a floating IP to its port, or to the port of its first forwarding."""
+        """Id of the router that leads from a floating IP to its port or load balancer, or to the port of its first forwarding."""
         floating: FloatingIp | None = self.get("floating-ip", floating_ip_id)
         if floating is None:
             return None
+        balancer: LoadBalancer | None = self.get("load-balancer", floating.loadbalancer_id or "")
+        if balancer is not None:
+            return router_to_balancer(self, balancer, floating.floating_network_id)
         port_id, address = floating.port_id, floating.fixed_ip_address
         if port_id is None:
             first = min(self.forwardings_of(floating_ip_id), default="")
@@ -153,12 +158,12 @@ class Topology(Indexes, MembershipReading):
         """Ids of the hosts outside that are known in a provider network."""
         return self._neighbours.get(network_id, _NOTHING)
 
-    def listeners_of(self, network_id: str) -> frozenset[str] | set[str]:
-        """Ids of the multicast groups (``listener``) that are known in a network: somebody wants them, or did."""
-        return self._listeners.get(network_id, _NOTHING)
+    def multicast_groups_of(self, network_id: str) -> frozenset[str] | set[str]:
+        """Ids of the multicast groups (``multicast-group``) that are known in a network: somebody wants them, or did."""
+        return self._multicast_groups.get(network_id, _NOTHING)
 
     def wanted_by(self, port_id: str) -> frozenset[str] | set[str]:
-        """Ids of the multicast groups (``listener``) that a port wants."""
+        """Ids of the multicast groups (``multicast-group``) that a port wants."""
         return self._wanted.get(port_id, _NOTHING)
 
     def wired_to(self, network_id: str) -> frozenset[str] | set[str]:
@@ -204,9 +209,25 @@ class Topology(Indexes, MembershipReading):
         """Ids of the ports that have an address among their allowed address pairs."""
         return self._paired.get((network_id, ip_address), _NOTHING)
 
+    def bearers(self, network_id: str, ip_address: str) -> set[str]:
+        """Ids of the ports of a network that have an address: fixed, or (or a prefix) among their allowed address pairs."""
+        fixed = (self.addresses.get((subnet, ip_address), "") for subnet in self.subnets_of(network_id))
+        return {*self.paired(network_id, ip_address), *(id for id in fixed if id in self._objects["port"])}
+
+    def senders(self, network_id: str, mac_address: str) -> set[str]:
+        """Ids of the ports of a network that may send from a MAC address: the one whose it is, and those that it is paired with."""
+        found = set(self._lent.get((network_id, mac_address), _NOTHING))
+        owner = self.macs.get((network_id, mac_address), "")
+        return found | {owner} if owner in self._objects["port"] else found
+
     def location(self, port_id: str) -> str | None:
         """The hypervisor a port is on: where it is seen plugged, else where the store last had it."""
         return self._where.get(port_id)
+
+    def identity_told(self, port: Port) -> int:
+        """The identity that flows tell of a port: its own, or as yet the one before (``Handover``); 0 for none."""
+        handover: Handover | None = self._objects["handover"].get(port.id)
+        return port.identity or 0 if handover is None or handover.told is None else handover.told
 
     def local_ports(self, network_id: str, hypervisor_id: str) -> list[Port]:
         """The ports of a network on one hypervisor, ordered by key."""
@@ -332,15 +353,22 @@ class Topology(Indexes, MembershipReading):
     def _regroup(self, kind: str, id: str, old: Any, new: Any) -> list[Change]:
         """What follows for security groups' members, and for where they are."""
         match kind:
-            case "port" | "vif":
-                port: Port | None = self._objects["port"].get(id)
-                number = port.identity if port is not None else None
-                return self._membership.place(id, number, self._where.get(id))
+            case "port" | "vif" | "handover":
+                return self._membership.place(id, self._identities_at(id), self._where.get(id))
             case "security-group":
                 return self._membership.group(id, old, new)
             case "identity":
                 return self._membership.identity(old, new)
         return []
+
+    def _identities_at(self, port_id: str) -> tuple[int, ...]:
+        """The identities whose rules are wanted where a port is."""
+        port: Port | None = self._objects["port"].get(port_id)
+        if port is None:
+            return ()
+        handover: Handover | None = self._objects["handover"].get(port_id)
+        own = () if port.identity is None else (port.identity,)
+        return own if handover is None else tuple({*own, *handover.former})
 
     # --- what routers join ---------------------------------------------------------------------------------------
 

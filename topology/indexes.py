@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from .balancing_index import BalancingIndex
 from .membership import Membership, discard
 from .model import (
     RULE_MATCH,
     FloatingIp,
     Hypervisor,
     Identity,
-    Listener,
+    LoadBalancer,
+    MulticastGroup,
     Neighbour,
     Network,
     Object,
@@ -28,10 +30,11 @@ def rule_match(rule: SecurityGroupRule) -> tuple[Any, ...]:
     return tuple(getattr(rule, name) for name in RULE_MATCH)
 
 
-class Indexes:
+class Indexes(BalancingIndex):
     """Who has a number, a name or an address, and what belongs to what."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.vnis: dict[int, str] = {}
         self.port_keys: dict[int, str] = {}
         self.hypervisor_keys: dict[int, str] = {}
@@ -48,11 +51,12 @@ class Indexes:
         self._floating: defaultdict[str, set[str]] = defaultdict(set)
         self._forwardings: defaultdict[str, set[str]] = defaultdict(set)
         self._wires: defaultdict[str, set[str]] = defaultdict(set)
-        self._listeners: defaultdict[str, set[str]] = defaultdict(set)
+        self._multicast_groups: defaultdict[str, set[str]] = defaultdict(set)
         self._wanted: defaultdict[str, set[str]] = defaultdict(set)
         self._neighbours: defaultdict[str, set[str]] = defaultdict(set)
         self._ipv6_endpoints = 0
         self._paired: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._lent: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self.identities: dict[int, str] = {}
         self.rule_keys: dict[int, str] = {}
         self.rules: dict[tuple[Any, ...], str] = {}
@@ -63,6 +67,7 @@ class Indexes:
     def _index(self, kind: str, id: str, obj: Any) -> None:
         if isinstance(obj, Object) and obj.name:
             self.names[kind, obj.project_id, obj.name] = id
+        self._list(id, obj)
         match obj:
             case Network():
                 if obj.vni is not None:
@@ -82,6 +87,8 @@ class Indexes:
                         self.addresses[fixed.subnet_id, fixed.ip_address] = id
                 for pair in obj.allowed_address_pairs:
                     self._paired[obj.network_id, pair.ip_address].add(id)
+                    if pair.mac_address is not None:
+                        self._lent[obj.network_id, pair.mac_address].add(id)
                 if obj.router_id is not None:
                     self._interfaces[obj.router_id].add(id)
                     self._routed[obj.network_id].add(id)
@@ -106,13 +113,18 @@ class Indexes:
                     self.macs[obj.floating_network_id, obj.mac_address] = id
                 if obj.port_id is not None:
                     self._floating[obj.port_id].add(id)
+            case LoadBalancer(vip_network_id=str()):
+                if obj.vip_subnet_id and obj.vip_address:
+                    self.addresses[obj.vip_subnet_id, obj.vip_address] = id
+                if obj.vip_mac_address is not None:
+                    self.macs[obj.vip_network_id or "", obj.vip_mac_address] = id
             case PortForwarding():
                 self._forwardings[obj.floating_ip_id].add(id)
             case Neighbour():
                 self.neighbours[obj.network_id, obj.ip_address] = id
                 self._neighbours[obj.network_id].add(id)
-            case Listener():
-                self._listeners[obj.network_id].add(id)
+            case MulticastGroup():
+                self._multicast_groups[obj.network_id].add(id)
                 for port in obj.ports:
                     self._wanted[port].add(id)
             case Hypervisor():
@@ -129,6 +141,7 @@ class Indexes:
 
         if isinstance(obj, Object):
             drop(self.names, (kind, obj.project_id, obj.name))
+        self._unlist(id, obj)
         match obj:
             case Network():
                 drop(self.vnis, obj.vni)
@@ -143,6 +156,8 @@ class Indexes:
                     drop(self.addresses, (fixed.subnet_id, fixed.ip_address))
                 for address in {pair.ip_address for pair in obj.allowed_address_pairs}:
                     discard(self._paired, (obj.network_id, address), id)
+                for mac in {pair.mac_address for pair in obj.allowed_address_pairs if pair.mac_address is not None}:
+                    discard(self._lent, (obj.network_id, mac), id)
                 if obj.router_id is not None:
                     discard(self._interfaces, obj.router_id, id)
                     discard(self._routed, obj.network_id, id)
@@ -163,13 +178,16 @@ class Indexes:
                 drop(self.macs, (obj.floating_network_id, obj.mac_address))
                 if obj.port_id is not None:
                     discard(self._floating, obj.port_id, id)
+            case LoadBalancer(vip_network_id=str()):
+                drop(self.addresses, (obj.vip_subnet_id, obj.vip_address))
+                drop(self.macs, (obj.vip_network_id, obj.vip_mac_address))
             case PortForwarding():
                 discard(self._forwardings, obj.floating_ip_id, id)
             case Neighbour():
                 drop(self.neighbours, (obj.network_id, obj.ip_address))
                 discard(self._neighbours, obj.network_id, id)
-            case Listener():
-                discard(self._listeners, obj.network_id, id)
+            case MulticastGroup():
+                discard(self._multicast_groups, obj.network_id, id)
                 for port in obj.ports:
                     discard(self._wanted, port, id)
             case Hypervisor():

@@ -26,6 +26,7 @@ EVERYONE = "*"
 
 _NO_NUMBERS: frozenset[int] = frozenset()
 _NO_IDS: frozenset[str] = frozenset()
+_ABSENT: tuple[tuple[int, ...], str] = (), ""
 _NOWHERE: Mapping[str, int] = Counter()
 _NOBODY: Mapping[int, int] = Counter()
 
@@ -59,6 +60,11 @@ def selector_scope(group: SecurityGroup) -> str:
     return EVERYONE if group.tier == ADMIN else group.project_id
 
 
+def takes(group: SecurityGroup, identity: Identity) -> bool:
+    """Whether a group takes ports with an identity as members: a tenant's group only those that have port security."""
+    return identity.port_security_enabled or group.tier == ADMIN
+
+
 class Selectors(Protocol):
     """What knows groups by the ports that they choose among: the graph, or a draft over it."""
 
@@ -75,9 +81,12 @@ def selecting(view: Selectors, project: str, labels: Mapping[str, str]) -> Itera
                 yield group
 
 
-def identity_id(project: str, security_groups: Iterable[str], labels: Mapping[str, str]) -> str:
+def identity_id(
+    project: str, security_groups: Iterable[str], labels: Mapping[str, str], port_security: bool = True
+) -> str:
     """The id that the identity of such ports has, wherever it is made: a UUID (RFC 9562, version 8) from what they are."""
-    text = msgspec.json.encode([project, sorted(security_groups), sorted(labels.items())])
+    further = [] if port_security else [port_security]
+    text = msgspec.json.encode([project, sorted(security_groups), sorted(labels.items()), *further])
     number = int.from_bytes(blake2b(text, digest_size=16, person=b"NovaNet identity").digest(), "big")
     number = number & ~(0xF << 76) | 8 << 76
     return str(UUID(int=number & ~(3 << 62) | 2 << 62))
@@ -101,7 +110,7 @@ class Membership:
         self.residents: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.group_homes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._naming: defaultdict[str, set[int]] = defaultdict(set)
-        self._placed: dict[str, tuple[int, str]] = {}
+        self._placed: dict[str, tuple[tuple[int, ...], str]] = {}
 
     # --- groups and identities -----------------------------------------------------------------------------------
 
@@ -117,19 +126,20 @@ class Membership:
                 self.selectors[selector_scope(new)].add(id)
         if old is not None and new is not None and _chooses(old) == _chooses(new):
             return []
-        return self._regroup(id, set() if new is None else self._found(new))
+        return self._regroup(id, set() if new is None else set(self._found(new)))
 
-    def _found(self, group: SecurityGroup) -> set[int]:
-        """The identities that a group names or selects."""
-        found = set(self._naming.get(group.id, ()))
+    def _found(self, group: SecurityGroup) -> Iterator[int]:
+        """The identities that name a group, or that it selects."""
+        naming = self._naming.get(group.id, _NO_NUMBERS)
+        chosen: Iterable[int] = ()
         if group.selector is not None:
             scope = selector_scope(group)
             chosen = self.identities if scope == EVERYONE else self.of_project.get(scope, ())
-            for number in chosen:
-                identity = self.identities[number]
-                if not identity.retired and selects(group, identity.project_id, identity.labels):
-                    found.add(number)
-        return found
+        for number in {*naming, *chosen}:
+            identity = self.identities[number]
+            named = number in naming or selects(group, identity.project_id, identity.labels)
+            if named and not identity.retired and takes(group, identity):
+                yield number
 
     def _regroup(self, id: str, members: set[int]) -> list[Change]:
         before = self.members.get(id, _NO_NUMBERS)
@@ -168,7 +178,7 @@ class Membership:
             for id in self.selectors.get(scope, ()):
                 if id not in found and selects(self.groups[id], identity.project_id, identity.labels):
                     found.add(id)
-        return found
+        return {id for id in found if takes(self.groups[id], identity)}
 
     def _join(self, number: int, group: str) -> None:
         self.members[group].add(number)
@@ -185,19 +195,19 @@ class Membership:
 
     # --- ports ---------------------------------------------------------------------------------------------------
 
-    def place(self, port_id: str, number: int | None, hypervisor: str | None) -> list[Change]:
-        """A port has this identity, and is there; None: it has none, or is nowhere."""
-        before = self._placed.get(port_id)
-        now = None if number is None or hypervisor is None else (number, hypervisor)
-        if before == now:
-            return []
+    def place(self, port_id: str, numbers: tuple[int, ...], hypervisor: str | None) -> list[Change]:
+        """A port has this identity, or several while one takes the place of another, and is there; None: it is nowhere."""
+        had, there = self._placed.pop(port_id, _ABSENT)
+        has, here = (numbers, hypervisor) if numbers and hypervisor is not None else _ABSENT
+        if has:
+            self._placed[port_id] = has, here
         changes = []
-        if before is not None:
-            del self._placed[port_id]
-            changes += self._less_at(*before)
-        if now is not None:
-            self._placed[port_id] = now
-            changes += self._more_at(*now)
+        for number in had:
+            if there != here or number not in has:
+                changes += self._less_at(number, there)
+        for number in has:
+            if there != here or number not in had:
+                changes += self._more_at(number, here)
         return changes
 
     def _more_at(self, number: int, hypervisor: str) -> list[Change]:

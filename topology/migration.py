@@ -27,6 +27,7 @@ ADDED: dict[Version, dict[str, tuple[str, ...]]] = {
         "hypervisor": ("gateway",),
         "tunnel-mesh": ("bfd_interval", "bfd_multiplier"),
     },
+    (1, 3, 0): {"identity": ("port_security_enabled",)},
 }
 """By the version that brought them: fields of kinds that there were before, whose default is not OVSDB's."""
 

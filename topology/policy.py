@@ -1,8 +1,8 @@
 """What security groups mean for an identity: rules in the order in which they are asked; the first that matches decides.
 
 Pure values that know nothing of how they are enforced: OpenFlow flows are made from them, and so can be nftables rules and
-eBPF programs. The groups of tier admin are asked first, by priority; then, unless a port has no tenant's group at all, its
-tenants' groups, which only allow. Whatever no rule decides is denied to a port that has a tenant's group, else allowed.
+eBPF programs. The groups of tier admin are asked first, by priority; then the port's tenants' groups, which only allow.
+Whatever no rule decides is denied. Of ports without port security groups of tier admin alone are asked, and the rest is allowed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from . import ip_protocols
 from .graph import Topology
-from .model import ADMIN, TENANT, AddressGroup, SecurityGroup, SecurityGroupRule
+from .model import ADMIN, TENANT, AddressGroup, Identity, SecurityGroup, SecurityGroupRule
 
 Direction = Literal["ingress", "egress"]
 """Towards the ports that have the policy, or from them."""
@@ -103,22 +103,24 @@ def policy_of(topology: Topology, number: int) -> Policy:
 
 def policies(topology: Topology, numbers: Iterable[int]) -> Iterator[Policy]:
     """The policies of several identities, which share their rules."""
-    known: dict[AbstractSet[str], Policy] = {}
+    known: dict[tuple[AbstractSet[str], bool], Policy] = {}
     asked: dict[str, list[PolicyRule]] = {}
     for number in numbers:
         identity = topology.identity(number)
         if identity is None or identity.retired:
             yield Policy(number, True, (), (), ())
             continue
-        groups = frozenset(topology.groups_of_identity(number))
-        found = known.get(groups)
+        groups, secure = frozenset(topology.groups_of_identity(number)), identity.port_security_enabled
+        found = known.get((groups, secure))
         if found is None:
-            found = known[groups] = _policy(topology, number, groups, asked)
+            found = known[groups, secure] = _policy(topology, identity, groups, asked)
         yield Policy(number, found.stateful, found.ingress, found.egress, found.open)
 
 
-def _policy(topology: Topology, number: int, group_ids: AbstractSet[str], known: dict[str, list[PolicyRule]]) -> Policy:
-    """The policy of members of these groups; ``known`` keeps the rules of each."""
+def _policy(
+    topology: Topology, identity: Identity, group_ids: AbstractSet[str], known: dict[str, list[PolicyRule]]
+) -> Policy:
+    """The policy of an identity that is a member of these groups; ``known`` keeps the rules of each."""
     groups: list[SecurityGroup] = [topology.get("security-group", id) for id in group_ids]
     tenant = [group for group in groups if group.tier == TENANT]
     for group in groups:
@@ -126,11 +128,11 @@ def _policy(topology: Topology, number: int, group_ids: AbstractSet[str], known:
             known[group.id] = list(_rules(topology, group))
     rules = sorted((rule for id in group_ids for rule in known[id]), key=_order)
     return Policy(
-        number,
+        identity.number,
         stateful=not tenant or any(group.stateful for group in tenant),  # admission has them agree
         ingress=tuple(rule for rule in rules if rule.direction == "ingress"),
         egress=tuple(rule for rule in rules if rule.direction == "egress"),
-        open=() if tenant else DIRECTIONS,
+        open=() if identity.port_security_enabled else DIRECTIONS,
     )
 
 
@@ -211,8 +213,19 @@ def _icmp(rule: SecurityGroupRule) -> tuple[int, int | None] | None:
 
 
 def members(topology: Topology, group_id: str) -> AbstractSet[int]:
-    """Numbers of the identities that are members of a security group: those that name it, and those that it selects."""
-    return topology.identities_of_group(group_id)
+    """Numbers of the identities that rules mean which name a group as peers: those that name it, and those that it selects.
+
+    What ports without port security send could be anybody's, so they are nobody's peers; tenants' groups take none.
+    """
+    found, group = topology.identities_of_group(group_id), topology.get("security-group", group_id)
+    if group is None or group.tier == TENANT:
+        return found
+    return {number for number in found if _is_peer(topology, number)}
+
+
+def _is_peer(topology: Topology, number: int) -> bool:
+    identity = topology.identity(number)
+    return identity is not None and identity.port_security_enabled
 
 
 def relevant_peers(topology: Topology, hypervisor: str) -> set[int]:
@@ -249,7 +262,8 @@ class Verdict(NamedTuple):
 
 def verdict(topology: Topology, policy: Policy, connection: Connection) -> Verdict:
     """What a policy says of a connection: the first rule that matches decides."""
-    groups = topology.groups_of_identity(connection.identity)
+    number = connection.identity
+    groups = topology.groups_of_identity(number) if _is_peer(topology, number) else frozenset()
     for rule in policy.rules(connection.direction):
         if _serves(rule, connection) and _names(rule.peer, groups, connection.address):
             return Verdict(rule.action == "allow", rule)

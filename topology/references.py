@@ -7,9 +7,14 @@ from typing import Any
 from .model import (
     Bridge,
     FloatingIp,
+    HealthMonitor,
     Link,
     Listener,
+    LoadBalancer,
+    Member,
+    MulticastGroup,
     Neighbour,
+    Pool,
     Port,
     PortForwarding,
     Router,
@@ -31,7 +36,7 @@ def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
             found = [("network_id", ("network", obj.network_id))]
             subnets = {f.subnet_id for f in obj.fixed_ips or () if f.subnet_id}
             found += [("fixed_ips", ("subnet", subnet)) for subnet in sorted(subnets)]
-            found += [("security_groups", ("security-group", group)) for group in obj.security_groups]
+            found += [("security_groups", ("security-group", group)) for group in obj.security_groups or ()]
             if obj.router_id is not None:
                 found.append(("router_id", ("router", obj.router_id)))
             return found
@@ -41,6 +46,20 @@ def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
         case FloatingIp():
             found = [("floating_network_id", ("network", obj.floating_network_id))]
             return found + ([("subnet_id", ("subnet", obj.subnet_id))] if obj.subnet_id else [])
+        case LoadBalancer():
+            found = [("vip_network_id", ("network", obj.vip_network_id))] if obj.vip_network_id else []
+            found += [("vip_subnet_id", ("subnet", obj.vip_subnet_id))] if obj.vip_subnet_id else []
+            return found + ([("router_id", ("router", obj.router_id))] if obj.router_id else [])
+        case Pool():
+            return [("loadbalancer_id", ("load-balancer", obj.loadbalancer_id))]
+        case Listener():
+            found = [("loadbalancer_id", ("load-balancer", obj.loadbalancer_id))]
+            return found + ([("default_pool_id", ("pool", obj.default_pool_id))] if obj.default_pool_id else [])
+        case Member():
+            found = [("pool_id", ("pool", obj.pool_id))]
+            return found + ([("subnet_id", ("subnet", obj.subnet_id))] if obj.subnet_id else [])
+        case HealthMonitor():
+            return [("pool_id", ("pool", obj.pool_id))]
         case SecurityGroupRule():
             found = [("security_group_id", ("security-group", obj.security_group_id))]
             found += [("remote_group_id", ("security-group", id)) for id in (obj.remote_group_id,) if id]
@@ -52,7 +71,7 @@ def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
                 ("floating_ip_id", ("floating-ip", obj.floating_ip_id)),
                 ("internal_port_id", ("port", obj.internal_port_id)),
             ]
-        case Neighbour() | Listener():
+        case Neighbour() | MulticastGroup():
             return [("network_id", ("network", obj.network_id))]
         case Link():
             return [("hypervisor_id", ("hypervisor", obj.hypervisor_id)), ("peer_id", ("hypervisor", obj.peer_id))]

@@ -4,9 +4,11 @@ One root table a kind, named ``Tunnel_Mesh`` for ``tunnel-mesh``. A row's ``_uui
 
 - text, numbers and truth values as they are, optional ones as sets of at most one;
 - references as strong (``weak``: weak) uuid columns: the server refuses to delete what is in use;
-- lists of text and of references as sets, unless ``ordered``; those and lists of structs as JSON text; labels as maps;
+- lists of text and of references as sets, unless ``ordered``; those, structs and lists of structs as JSON text; labels as
+  maps;
 - fixed addresses as rows of ``Address``, a table without roots: gone as soon as no port refers to them, and unique.
-  A floating IP holds one as well, so that it has its address for itself among ports too.
+  A floating IP holds one as well, and so does a load balancer in a network, so that they have their addresses for
+  themselves among ports too.
 
 The server's own indexes make names, numbers, MAC and IP addresses unique, whoever writes. ``name_key`` is the name
 with its project, or the id for what has no name, since an index takes no exceptions. What is unique among some rows only,
@@ -31,10 +33,25 @@ import msgspec.inspect as inspect
 
 from .changes import Edit
 from .membership import identity_id
-from .model import KINDS, FixedIp, FloatingIp, Hypervisor, Identity, Network, Object, Port, Router, Subnet, traits
+from .model import (
+    KINDS,
+    RECORDED,
+    FixedIp,
+    FloatingIp,
+    Hypervisor,
+    Identity,
+    Listener,
+    LoadBalancer,
+    Network,
+    Object,
+    Port,
+    Router,
+    Subnet,
+    traits,
+)
 
 DATABASE = "NovaNet"
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 """Counts as OVSDB asks: x incompatible, y additions, z what no client notices."""
 
 ADDRESS = "Address"
@@ -93,6 +110,11 @@ def columns(kind: str) -> dict[str, Column]:
     return {field.name: _column(traits(cls)[field.name], field.type) for field in fields if field.name != "id"}
 
 
+def held(table: str) -> frozenset[str]:
+    """The columns of a table that hold fields of objects."""
+    return frozenset(columns(KIND_OF[table])) if table in KIND_OF else frozenset()
+
+
 def _column(trait: Mapping[str, Any], declared: inspect.Type) -> Column:
     bare, optional = _bare(declared)
     mutable, ordered = "immutable" not in trait, "ordered" in trait
@@ -112,7 +134,7 @@ def _column(trait: Mapping[str, Any], declared: inspect.Type) -> Column:
             return Column("strings", False, mutable)
         case inspect.DictType():
             return Column("map", False, mutable)
-        case inspect.VarTupleType():
+        case inspect.VarTupleType() | inspect.StructType():
             return Column("json", optional, mutable)
     raise TypeError(f"no OVSDB column holds {bare}")
 
@@ -147,7 +169,7 @@ def _table(kind: str, cls: type[Object]) -> dict[str, Any]:
         for name, column in columns(kind).items()
     }
     described["name_key"] = {"type": "string"}
-    if cls is FloatingIp:
+    if cls in (FloatingIp, LoadBalancer):
         key = {"type": "uuid", "refTable": ADDRESS, "refType": "strong"}
         described["address"] = {"type": {"key": key, "min": 0, "max": 1}}
     indexes = [["name_key"], *([*fields] for fields in cls.UNIQUE)]
@@ -167,7 +189,8 @@ class Step(NamedTuple):
     old: Any
     """The object that it takes the place of, or None."""
     siblings: frozenset[str] = frozenset()
-    """For a new subnet the cidrs that its network has had until then; for a router and its interfaces the ids of those."""
+    """For a new subnet the cidrs that its network has had until then; for a router and its interfaces the ids of those; for a
+    new listener those of its load balancer's others."""
 
 
 def operations(steps: Iterable[Step]) -> list[Operation]:
@@ -191,15 +214,25 @@ def operations(steps: Iterable[Step]) -> list[Operation]:
                 addresses.append(f"address_{number}_{position}")
                 found.append(_insert_address(addresses[-1], fixed, position))
         row = _row(kind, old, new, addresses)
-        if isinstance(new, FloatingIp) and old is None:
+        if old is None and (own := _own_address(new)) is not None:
             name = f"address_{number}"
-            found.append(_insert_address(name, FixedIp(new.subnet_id, new.floating_ip_address), 0))
+            found.append(_insert_address(name, own, 0))
             row["address"] = ["set", [["named-uuid", name]]]
         if old is None:
             found.append({"op": "insert", "table": table(kind), "uuid": id, "row": row})
         else:
             found.append({"op": "update", "table": table(kind), "where": _row_of(id), "row": row})
     return found
+
+
+def _own_address(obj: Object) -> FixedIp | None:
+    """The address that something other than a port has in a subnet."""
+    match obj:
+        case FloatingIp():
+            return FixedIp(obj.subnet_id, obj.floating_ip_address)
+        case LoadBalancer(vip_subnet_id=str()):
+            return FixedIp(obj.vip_subnet_id, obj.vip_address)
+    return None
 
 
 def _guards(step: Step) -> list[Operation]:
@@ -222,6 +255,9 @@ def _guards(step: Step) -> list[Operation]:
         case Network(physical_network=str(wire), segmentation_id=vlan) if old is None:
             segment = ["segmentation_id", "==", ["set", [] if vlan is None else [vlan]]]
             found.append(_wait(kind, [["physical_network", "==", wire], segment], "vni", []))
+        case Listener(loadbalancer_id=balancer) if old is None:
+            where = [["loadbalancer_id", "==", ["uuid", balancer]]]
+            found.append(_wait(kind, where, "_uuid", (["uuid", each] for each in sorted(step.siblings))))
         case Router(id=router) if new is not None and (differs("routes") or differs("policy_routes")):
             found.append(_wait_for_interfaces(router, step.siblings))
         case Port(router_id=str(router)) if differs("fixed_ips"):
@@ -244,21 +280,25 @@ def _wait_for_interfaces(router: str, ids: Iterable[str]) -> Operation:
 
 def _wait_for_identity(port: Port) -> Operation:
     """Go on only when the port's identity is there, and nobody is about to delete it."""
-    row = _row_of(identity_id(port.project_id, port.security_groups, port.labels))
+    row = _row_of(identity_id(port.project_id, port.security_groups or (), port.labels, port.port_security_enabled))
     wait = _wait("identity", row, "number", [])
     return wait | {"columns": ["number", "retired"], "rows": [{"number": port.identity, "retired": False}]}
 
 
-def bind_operations(locations: Mapping[str, str | None]) -> list[Operation]:
-    """The operations that record on which hypervisor ports are; the revision stays."""
+def record_operations(kind: str, facts: Mapping[str, Mapping[str, Any]]) -> list[Operation]:
+    """The operations that record how things are (``RECORDED``), fields by object; revisions stay."""
+    known = columns(kind)
+    for fields in facts.values():
+        if not fields.keys() <= set(RECORDED[kind]):
+            raise ValueError(f"not recorded of a {kind}: {sorted(fields.keys() - set(RECORDED[kind]))}")
     return [
         {
             "op": "update",
-            "table": table("port"),
-            "where": _row_of(port),
-            "row": {"host_id": ["set", [] if host is None else [["uuid", host]]]},
+            "table": table(kind),
+            "where": _row_of(id),
+            "row": {name: _cell(known[name], value) for name, value in fields.items()},
         }
-        for port, host in locations.items()
+        for id, fields in facts.items()
     ]
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
-from . import policy_scope
+from . import balancing_scope, health_scope, policy_scope
 from .aftermath import Aftermath
 from .changes import Change, Dirty, Owner
 from .graph import Topology
 from .model import FloatingIp, Network, Port
+from .reach import routers_at, where
 
 
 def owners_on(topology: Topology, hypervisor: str) -> Iterator[Owner]:
@@ -26,6 +27,7 @@ def owners_on(topology: Topology, hypervisor: str) -> Iterator[Owner]:
     networks.update(dict.fromkeys(_outside(topology, hypervisor)))
     for network in networks:
         yield from _within(topology, network)
+    yield from health_scope.owners_on(topology, hypervisor)
     for port in topology.ports_on(hypervisor):
         for floating in topology.floating_of(port):
             yield "floating-ip", floating
@@ -50,23 +52,11 @@ def _within(topology: Topology, network: str) -> Iterator[Owner]:
             yield "port", port
     for interface in topology.routed_by(network):
         yield "router", interface.router_id or ""
-    for listener in topology.listeners_of(network):
-        yield "listener", listener
+    for group in topology.multicast_groups_of(network):
+        yield "multicast-group", group
     for neighbour in topology.neighbours_in(network):
         yield "neighbour", neighbour
-
-
-def where(topology: Topology, network_id: str) -> set[str]:
-    """The hypervisors that a network concerns."""
-    return {*topology.reachers_of(network_id), *topology.wired_to(network_id)}
-
-
-def routers_at(topology: Topology, router_id: str) -> set[str]:
-    """The hypervisors that a router concerns: they reach one of its networks, or may be its gateway."""
-    found = set(topology.gateways_of(router_id))
-    for interface in topology.interfaces_of(router_id):
-        found.update(topology.reachers_of(interface.network_id))
-    return found
+    yield from balancing_scope.owners_in(topology, network)
 
 
 def floating_gateways(topology: Topology, floating_ip_id: str) -> tuple[str, ...]:
@@ -130,6 +120,7 @@ def concerned(topology: Topology, kind: str, id: str) -> Iterator[Dirty]:
                 yield from concerned(topology, "hypervisor", hypervisor)
         case _:
             yield from policy_scope.concerned(topology, kind, id)
+            yield from balancing_scope.concerned(topology, kind, id)
 
 
 def dirty(topology: Topology, changes: Sequence[Change]) -> Iterator[Dirty]:
@@ -137,9 +128,10 @@ def dirty(topology: Topology, changes: Sequence[Change]) -> Iterator[Dirty]:
     if Aftermath.leaves_something(changes):
         topology = Aftermath(topology, changes)
     for change in changes:
-        rule = _RULES.get(change.kind)
-        if rule is not None:
-            yield from rule(topology, change)
+        for rules in (_RULES, balancing_scope.RULES, health_scope.RULES):
+            rule = rules.get(change.kind)
+            if rule is not None:
+                yield from rule(topology, change)
 
 
 # --- where hypervisors are concerned -----------------------------------------------------------------------------
@@ -180,9 +172,9 @@ def _presence(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 def _wanted_by(topology: Topology, port_id: str) -> Iterator[Dirty]:
     """The multicast groups that a port wants, wherever somebody may send to them."""
-    for listener in topology.wanted_by(port_id):
-        for hypervisor in topology.hypervisors_of(topology.get("listener", listener).network_id):
-            yield hypervisor, ("listener", listener)
+    for group in topology.wanted_by(port_id):
+        for hypervisor in topology.hypervisors_of(topology.get("multicast-group", group).network_id):
+            yield hypervisor, ("multicast-group", group)
 
 
 def _reach(topology: Topology, change: Change) -> Iterator[Dirty]:
@@ -228,12 +220,29 @@ def _port(topology: Topology, change: Change) -> Iterator[Dirty]:
         yield from _wanted_by(topology, change.id)
 
 
+def _handover(topology: Topology, change: Change) -> Iterator[Dirty]:
+    """The flows of a port tell another identity, where they are."""
+    told, telling = (each.told if each is not None else None for each in (change.old, change.new))
+    port = topology.get("port", change.id)
+    if told != telling and port is not None:
+        for hypervisor in where(topology, port.network_id):
+            yield hypervisor, ("port", change.id)
+        yield from _sharers(topology, port)
+
+
 def _sharers(topology: Topology, port: Port | None) -> Iterator[Dirty]:
-    """The ports that have a further address in common with one: the first of them gets what is routed there."""
-    if port is not None:
-        for pair in port.allowed_address_pairs:
-            for other in topology.paired(port.network_id, pair.ip_address):
-                yield from concerned(topology, "port", other)
+    """The ports that have a further address in common with one: the first of them gets what is routed there, and whose a packet
+    is that comes from a MAC address of theirs depends on all of them."""
+    if port is None:
+        return
+    pairs, others = port.allowed_address_pairs, set()
+    for address in {*(fixed.ip_address or "" for fixed in port.fixed_ips or ()), *(pair.ip_address for pair in pairs)}:
+        others |= topology.bearers(port.network_id, address)
+    for mac in {port.mac_address or "", *(pair.mac_address or "" for pair in pairs)}:
+        others |= topology.senders(port.network_id, mac)
+    for other in others - {port.id}:
+        for hypervisor in where(topology, port.network_id) if topology.location(other) is not None else ():
+            yield hypervisor, ("port", other)
 
 
 def _interface(topology: Topology, change: Change) -> Iterator[Dirty]:
@@ -341,9 +350,9 @@ def _neighbour(topology: Topology, change: Change) -> Iterator[Dirty]:
         yield hypervisor, ("neighbour", change.id)
 
 
-def _listener(topology: Topology, change: Change) -> Iterator[Dirty]:
+def _multicast_group(topology: Topology, change: Change) -> Iterator[Dirty]:
     for hypervisor in topology.hypervisors_of((change.new or change.old).network_id):
-        yield hypervisor, ("listener", change.id)
+        yield hypervisor, ("multicast-group", change.id)
 
 
 def _link(topology: Topology, change: Change) -> Iterator[Dirty]:
@@ -403,8 +412,8 @@ def _rewired(topology: Topology, hypervisor: str, wires: set[str]) -> Iterator[D
             yield hypervisor, owner
         for other in where(topology, network) - {hypervisor}:
             yield other, ("network", network)
-            for listener in topology.listeners_of(network):
-                yield other, ("listener", listener)
+            for group in topology.multicast_groups_of(network):
+                yield other, ("multicast-group", group)
             for port in topology.ports_of(network) & here:
                 yield other, ("port", port)
 
@@ -446,8 +455,8 @@ def _tunnels(topology: Topology, hypervisor: str) -> Iterator[Dirty]:
         yield hypervisor, ("network", network)
         for interface in topology.routed_by(network):
             yield hypervisor, ("router", interface.router_id or "")
-        for listener in topology.listeners_of(network):
-            yield hypervisor, ("listener", listener)
+        for group in topology.multicast_groups_of(network):
+            yield hypervisor, ("multicast-group", group)
 
 
 _RULES: dict[str, Any] = {
@@ -457,13 +466,14 @@ _RULES: dict[str, Any] = {
     "reach": _reach,
     "gateways": _gateways,
     "port": _port,
+    "handover": _handover,
     "network": _network,
     "subnet": _subnet,
     "router": _router,
     "floating-ip": _floating,
     "port-forwarding": _forwarding,
     "neighbour": _neighbour,
-    "listener": _listener,
+    "multicast-group": _multicast_group,
     "link": _link,
     "vif": _vif,
     "hypervisor": _hypervisor,

@@ -20,6 +20,7 @@ from novanet_apps.hypervisors.repair import Repair, elsewhere, forget
 from novanet_apps.hypervisors.settings import fill_in
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.session import READING, OvsdbError, RowEvent, Session, has, read
+from topology.health import AGENT_PORT
 from topology.model import Bridge, Hypervisor, Link
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class Host:
 
     def _bridge(self) -> Bridge:
         row = self._row("Bridge", self.seen.bridge)
-        tunnel = self._own_interface(TUNNEL_PORT)
+        tunnel, agent = self._own_interface(TUNNEL_PORT), self._own_interface(AGENT_PORT)
         underlay = self._row("Interface", self.seen.underlay)
         mtu = read(underlay, "mtu") if underlay is not None else []
         if underlay is not None and not mtu and self._published is not None:
@@ -298,6 +299,7 @@ class Host:
         return Bridge(
             hypervisor_id=self.hypervisor.id,
             tunnel_ofport=self.seen.opened(tunnel)[0] if tunnel is not None else None,
+            agent_ofport=self.seen.opened(agent)[0] if agent is not None else None,
             provider_ofports=tuple(self._provider_ofports()),
             underlay_mtu=mtu[0] if mtu else None,
             datapath_type=(read(row, "datapath_type") or "system") if row is not None else "",

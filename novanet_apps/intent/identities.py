@@ -108,7 +108,7 @@ class IdentityCollector:
     def collect(self, now: float) -> None:
         """Retire what is due at a time, and delete it once every hypervisor has confirmed; blocks until then."""
         due = [id for id, since in self._idle.items() if now - since >= self._linger]
-        fresh = [id for id in due if self._is_unused(id) and not self._is_retired(id)]
+        fresh = [id for id in due if self._is_unused(id) and not self._is_retired(id) and not self._is_told(id)]
         self.counters["retired"] += self._write(
             Write("patch", "identity", id, {"retired": True}, system=True) for id in fresh
         )
@@ -133,6 +133,10 @@ class IdentityCollector:
 
     def _is_retired(self, id: str) -> bool:
         return self._is_unused(id) and self._core.topology.get("identity", id).retired
+
+    def _is_told(self, id: str) -> bool:
+        """Whether rules for it are wanted somewhere, since a port that had it is not yet known by another (``handovers``)."""
+        return bool(self._core.topology.hypervisors_with(self._core.topology.get("identity", id).number))
 
     def _write(self, writes: Iterable[Write]) -> int:
         """Make each write by itself, since a port may have taken one of the identities meanwhile; how many were made."""

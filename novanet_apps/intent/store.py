@@ -21,7 +21,7 @@ from novanet_apps.intent.writer import Writer
 from novanet_apps.ovsdb.link import OvsdbError
 from novanet_apps.ovsdb.session import Session
 from topology.admission import Refused, Write
-from topology.schema import ADDRESS, NOT_READ, schema
+from topology.schema import ADDRESS, NOT_READ, held, schema
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -101,7 +101,11 @@ class IntentStore:
 
     def bind(self, port_id: str, hypervisor_id: str | None) -> None:
         """Record on which hypervisor a port is, some time soon; the object's revision stays."""
-        self._writer.bind(port_id, hypervisor_id)
+        self.record("port", port_id, host_id=hypervisor_id)
+
+    def record(self, kind: str, id: str, **fields: Any) -> None:
+        """Record how an object is (``topology.model.RECORDED``), some time soon; its revision stays."""
+        self._writer.record(kind, id, fields)
 
     def learn(self, network_id: str, ip_address: str, mac_address: str) -> None:
         """Record the MAC address of a host outside, some time soon; what an administrator has set stays."""
@@ -124,7 +128,7 @@ class IntentStore:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """``transactions``, ``writes``, ``binds``, ``retries``, ``refused`` and ``failed`` since the start."""
+        """``transactions``, ``writes``, ``records``, ``retries``, ``refused`` and ``failed`` since the start."""
         return self._writer.counters
 
     def state(self) -> dict[str, Any]:
@@ -159,7 +163,8 @@ class IntentStore:
             pause = min(1.5 * pause, longest)
         description = schema()
         read = {
-            name: [c for c in table["columns"] if c not in NOT_READ] for name, table in description["tables"].items()
+            name: [c for c in table["columns"] if c not in NOT_READ or c in held(name)]
+            for name, table in description["tables"].items()
         }
         self._session = Session(
             "intent store", ",".join(remotes), description, tables=read,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -25,8 +25,8 @@ from novanet_apps.ovsdb.session import Session
 from topology.admission import Allocator, Draft, Refused, Write, admit, conflict, consequences
 from topology.changes import Edit
 from topology.graph import Topology
-from topology.model import Port, Router, Subnet
-from topology.schema import DURABLE, Step, bind_operations, operations
+from topology.model import RECORDED, Listener, Port, Router, Subnet
+from topology.schema import DURABLE, Step, operations, record_operations
 
 LOG = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ ATTEMPTS = 8
 """Times that a submission is computed anew because others were faster."""
 SLICE = 0.010
 """Seconds of admission after which other greenlets get their turn."""
-BIND_PAUSE = 1.0
-"""Seconds until recording locations is tried again after it failed."""
+RECORD_PAUSE = 1.0
+"""Seconds until recording is tried again after it failed."""
 
 STOPPING = "the controller is stopping"
 _LOST_RACES = ("constraint violation", "referential integrity violation", "duplicate uuid")
@@ -81,11 +81,12 @@ class Writer:
         self._allocator = Allocator(random)
         self._queue: deque[Submission] = deque()
         self._queued = 0
-        self._binds: dict[str, str | None] = {}
+        self._facts: dict[tuple[str, str], dict[str, Any]] = {}
+        """What is to be recorded, by (kind, id)."""
         self._wake: Event = Event()
         self._greenlet: Any = None
         self._stopped = False
-        self.counters = dict.fromkeys(("transactions", "writes", "binds", "retries", "refused", "failed"), 0)
+        self.counters = dict.fromkeys(("transactions", "writes", "records", "retries", "refused", "failed"), 0)
 
     def start(self) -> None:
         """Begin to write."""
@@ -112,9 +113,9 @@ class Writer:
         self._signal()
         return submission
 
-    def bind(self, port_id: str, hypervisor_id: str | None) -> None:
-        """Have it recorded where a port is, when there is nothing else to do."""
-        self._binds[port_id] = hypervisor_id
+    def record(self, kind: str, id: str, fields: Mapping[str, Any]) -> None:
+        """Have it recorded how an object is, when there is nothing else to do. Of several words on a field the last counts."""
+        self._facts.setdefault((kind, id), {}).update(fields)
         self._signal()
 
     def _signal(self) -> None:
@@ -125,11 +126,11 @@ class Writer:
         while True:
             self._wake.wait()
             self._wake = Event()
-            while self._queue or self._binds:
+            while self._queue or self._facts:
                 if self._queue:
                     self._write(self._take())
                 else:
-                    self._record_locations()
+                    self._record()
 
     def _take(self) -> list[Submission]:
         batch = [self._queue.popleft()]
@@ -219,7 +220,7 @@ class Writer:
                 refused.index = index
                 raise
             results.append(edit.value)
-            for each in (*consequences(inner, edit), edit):
+            for each in (*consequences(inner, edit, self._allocator), edit):
                 if step := _step(inner, each):
                     steps.append(step)
                     inner.stage(each)
@@ -234,12 +235,14 @@ class Writer:
     def _is_made(self, submission: Submission) -> bool:
         """Whether the submission was committed by a transaction whose answer was lost.
 
-        A transaction is atomic, so one new object tells for all; ids are random, and keys too where the client chose
-        the id. Without a new object, all must be as wished.
+        A transaction is atomic, so one new object that was asked for tells for all; ids are random, and keys too where
+        the client chose the id. Without one, all must be as wished. What comes with them tells nothing: others make
+        the same group ``default``.
         """
         if not submission.steps:
             return False
-        made = [step.edit for step in submission.steps if step.old is None]
+        asked = {obj.id for obj in submission.results if obj is not None}
+        made = [step.edit for step in submission.steps if step.old is None and step.edit.id in asked]
         if any(self._as_wished(edit.kind, edit.id, edit.value) for edit in made):
             made = []
         elif made or not all(self._as_wished(*step.edit) for step in submission.steps):
@@ -249,8 +252,8 @@ class Writer:
 
     def _as_wished(self, kind: str, id: str, value: Any) -> bool:
         found = self._topology.get(kind, id)
-        if kind == "port" and found is not None and value is not None:
-            value = replace(value, host_id=found.host_id)
+        if found is not None and value is not None:
+            value = replace(value, **{name: getattr(found, name) for name in RECORDED.get(kind, ())})
         return bool(found == value)
 
     def _send(self, batch: list[Submission]) -> None:
@@ -284,31 +287,34 @@ class Writer:
         for submission in batch:
             submission.fail(Refused(503, "", unknown))
 
-    # --- locations -----------------------------------------------------------------------------------------------
+    # --- how things are --------------------------------------------------------------------------------------------
 
-    def _record_locations(self) -> None:
-        """Write a batch of locations that differ from those stored."""
-        todo: dict[str, str | None] = {}
-        while self._binds and len(todo) < BATCH:
-            port_id, hypervisor_id = self._binds.popitem()
-            port = self._topology.get("port", port_id)
-            if port is not None and port.host_id != hypervisor_id:
-                todo[port_id] = hypervisor_id
+    def _record(self) -> None:
+        """Write a batch of facts that differ from those stored."""
+        todo: dict[tuple[str, str], dict[str, Any]] = {}
+        while self._facts and len(todo) < BATCH:
+            (kind, id), fields = self._facts.popitem()
+            obj = self._topology.get(kind, id)
+            if obj is not None and (news := {n: value for n, value in fields.items() if getattr(obj, n) != value}):
+                todo[kind, id] = news
         if not todo:
             return
+        kinds = {kind for kind, _ in todo}
+        facts = {kind: {id: fields for (of, id), fields in todo.items() if of == kind} for kind in kinds}
         try:
-            self._transact(bind_operations(todo), self._timeout)
+            self._transact([each for kind in kinds for each in record_operations(kind, facts[kind])], self._timeout)
         except (OvsdbError, _Again) as problem:
-            LOG.warning("intent store: locations of %d ports are not recorded yet: %r", len(todo), problem)
-            self._binds = todo | self._binds
-            eventlet.spawn_after(BIND_PAUSE, self._signal)
+            LOG.warning("intent store: how %d objects are is not recorded yet: %r", len(todo), problem)
+            for key, fields in todo.items():
+                self._facts[key] = fields | self._facts.get(key, {})
+            eventlet.spawn_after(RECORD_PAUSE, self._signal)
             eventlet.sleep(0)
             self._wait_for_submissions()
         else:
-            self.counters["binds"] += len(todo)
+            self.counters["records"] += len(todo)
 
     def _wait_for_submissions(self) -> None:
-        """Leave the locations for a while, but not what is submitted."""
+        """Leave the facts for a while, but not what is submitted."""
         self._wake.wait()
         self._wake = Event()
 
@@ -323,6 +329,8 @@ def _step(draft: Draft, edit: Edit) -> Step | None:
     match obj:
         case Subnet() if old is None:
             siblings = (draft.get("subnet", id).cidr for id in draft.subnets_of(obj.network_id))
+        case Listener() if old is None:
+            siblings = draft.listeners_of(obj.loadbalancer_id)
         case Port(router_id=str()):
             siblings = (port.id for port in draft.interfaces_of(obj.router_id or ""))
         case Router():

@@ -59,6 +59,7 @@ class Session:
         self._schema = schema
         self._database = database
         self._tables = None if tables is None else {table: list(columns) for table, columns in tables.items()}
+        self._conditions: dict[str, list[Any]] = {}
         self._on_rows = on_rows
         self._on_state = on_state
         self._probe_interval_ms = probe_interval_ms
@@ -106,6 +107,16 @@ class Session:
             self._adopted.close()
         self._adopted = rpc
         self._poller.wake()
+
+    def restrict(self, table: str, where: list[Any]) -> None:
+        """Replicate only those rows of `table` that meet one of these <condition>s (RFC 7047 §5.1); none where it is empty.
+
+        It may be called at any time: rows that no longer meet any are events like those that the server has deleted.
+        """
+        self._conditions[table] = where
+        if self._idl is not None:
+            self._idl.cond_change(table, where)
+            self._poller.wake()
 
     def rows(self, table: str) -> Mapping[uuid.UUID, Row]:
         """The replica's rows of `table`. While a content is being loaded they are incomplete."""
@@ -183,6 +194,8 @@ class Session:
         try:
             if self._idl is None:
                 self._idl = self._open(link)
+                for table, where in self._conditions.items():
+                    self._idl.cond_change(table, where)
             else:
                 self._idl.resume(link)
             while True:

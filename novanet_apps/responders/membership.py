@@ -24,7 +24,7 @@ from pipelines.services import SERVICE_MAC
 from pipelines.tables import FLOOD, LOCAL_OUTPUT
 from topology.changes import Change, Edit
 from topology.graph import Topology
-from topology.model import Listener, Port
+from topology.model import MulticastGroup, Port
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -58,20 +58,20 @@ class Memberships:
         self.refused = 0
         """Joins that a limit forbade."""
         self._until: dict[tuple[str, str], float] = {}
-        """When (port, listener) ends, soonest first: what is prolonged goes to the end."""
+        """When (port, multicast group) ends, soonest first: what is prolonged goes to the end."""
         self._budgets: dict[str, tuple[float, float]] = {}
         """By port: how often it may still change something, and when that was true."""
         self._warned: set[str] = set()
 
     def take(self, port: Port, events: Iterable[Event], now: float) -> list[Edit]:
         """What the events of one message of a port change."""
-        edits: dict[str, Listener | None] = {}
+        edits: dict[str, MulticastGroup | None] = {}
         for event in events:
             if not isinstance(event, Joined | Left) or always_flooded(event.group):
                 continue
             text = str(IPv6Address(event.group) if event.group >> 32 else IPv4Address(event.group))
             id = f"{port.network_id}/{text}"
-            known: Listener | None = edits[id] if id in edits else self.topology.get("listener", id)
+            known: MulticastGroup | None = edits[id] if id in edits else self.topology.get("multicast-group", id)
             member = (port.id, id) in self._until
             if isinstance(event, Left):
                 if member and known is not None and self._afford(port.id, now):
@@ -82,10 +82,10 @@ class Memberships:
                     self._refuse(port, text)
                     continue
                 ports = known.ports if known is not None else frozenset()
-                edits[id] = Listener(network_id=port.network_id, group=text, ports=ports | {port.id})
+                edits[id] = MulticastGroup(network_id=port.network_id, group=text, ports=ports | {port.id})
             self._until.pop((port.id, id), None)
             self._until[port.id, id] = now + FORGET_AFTER
-        return [Edit("listener", id, value) for id, value in edits.items()]
+        return [Edit("multicast-group", id, value) for id, value in edits.items()]
 
     def expire(self, now: float) -> list[Edit]:
         """Memberships that nobody prolonged end."""
@@ -104,30 +104,32 @@ class Memberships:
 
     def forget_network(self, network_id: str) -> list[Edit]:
         """A network is gone, and its groups with it."""
-        gone = list(self.topology.listeners_of(network_id))
+        gone = list(self.topology.multicast_groups_of(network_id))
         for id in gone:
-            for port in self.topology.get("listener", id).ports:
+            for port in self.topology.get("multicast-group", id).ports:
                 self._until.pop((port, id), None)
-        return [Edit("listener", id, None) for id in gone]
+        return [Edit("multicast-group", id, None) for id in gone]
 
     def _end(self, keys: Iterable[tuple[str, str]]) -> list[Edit]:
-        edits: dict[str, Listener] = {}
+        edits: dict[str, MulticastGroup] = {}
         for port_id, id in keys:
-            known: Listener | None = edits.get(id) or self.topology.get("listener", id)
+            known: MulticastGroup | None = edits.get(id) or self.topology.get("multicast-group", id)
             if known is None:
                 self._until.pop((port_id, id), None)
             else:
                 edits[id] = self._without(known, port_id)
-        return [Edit("listener", id, value) for id, value in edits.items()]
+        return [Edit("multicast-group", id, value) for id, value in edits.items()]
 
-    def _without(self, known: Listener, port_id: str) -> Listener:
+    def _without(self, known: MulticastGroup, port_id: str) -> MulticastGroup:
         """The group stays known when its last receiver leaves: what is still sent to it is not to flood the network."""
         self._until.pop((port_id, f"{known.network_id}/{known.group}"), None)
-        return Listener(network_id=known.network_id, group=known.group, ports=known.ports - {port_id})
+        return MulticastGroup(network_id=known.network_id, group=known.group, ports=known.ports - {port_id})
 
     # --- limits --------------------------------------------------------------------------------------------------
 
-    def _admits(self, port: Port, known: Listener | None, edits: dict[str, Listener | None], now: float) -> bool:
+    def _admits(
+        self, port: Port, known: MulticastGroup | None, edits: dict[str, MulticastGroup | None], now: float
+    ) -> bool:
         """Whether a port may join one more group. Makes room in a network that has too many: see ``edits``."""
         topology = self.topology
         joined = sum(value is not None and port.id in value.ports for value in edits.values())
@@ -136,12 +138,12 @@ class Memberships:
             return False
         if known is not None:
             return True
-        of_network = topology.listeners_of(port.network_id)
+        of_network = topology.multicast_groups_of(port.network_id)
         added = sum(value is not None and id not in of_network for id, value in edits.items())
         removed = sum(value is None for value in edits.values())
         if len(of_network) + added - removed < GROUPS_OF_NETWORK:
             return True
-        unwanted = (id for id in of_network if id not in edits and not topology.get("listener", id).ports)
+        unwanted = (id for id in of_network if id not in edits and not topology.get("multicast-group", id).ports)
         id = next(unwanted, None)
         if id is not None:
             edits[id] = None
@@ -211,7 +213,7 @@ class Membership:
                         eventlet.spawn_after(1.0, self._ask_port, change.id)
                 case "network" if change.new is None:
                     self._observe(self.members.forget_network(change.id))
-                case "listener" if change.old is None:
+                case "multicast-group" if change.old is None:
                     self._due.setdefault(change.new.network_id, 0.0)
 
     def _bridge_changed(self, hypervisor: str) -> None:
@@ -235,7 +237,7 @@ class Membership:
 
     def _ask_network(self, network: str, now: float) -> None:
         """Ask again, and for the first time as soon as a group is known, as there may be receivers not heard so far."""
-        if not self.core.topology.listeners_of(network):
+        if not self.core.topology.multicast_groups_of(network):
             del self._due[network]
             return
         self._due[network] = now + QUERY_EVERY

@@ -21,6 +21,7 @@ from .bodies import is_left
 from .counters import Counters
 from .dashboard import CONTENT_SECURITY_POLICY, PAGE
 from .events import EventHub
+from .load_balancers import LoadBalancers
 from .problems import Problem
 from .resources import Resources, answer
 from .security_groups import SecurityGroups
@@ -91,6 +92,7 @@ class Api:
             Route("/v1/security-group-logs", {"GET": groups.log}),
             Route("/v1/security-groups/{id}/statistics", {"GET": groups.group_statistics}),
             Route("/v1/security-group-rules/{id}/statistics", {"GET": groups.rule_statistics}),
+            Route("/v1/load-balancers/{id}/status", {"GET": LoadBalancers(core, self.views).status}),
             Route("/v1/{collection}", {"GET": objects.page, "POST": objects.create}),
             Route(
                 "/v1/{collection}/{id}",

@@ -14,6 +14,7 @@ from pipelines.trace import Trace
 from topology.model import KINDS, Object, Status, traits
 
 from . import queries
+from .load_balancers import BalancerStatus
 from .problems import CONTENT_TYPE as PROBLEM
 from .security_groups import FILTERS, VERDICTS, GroupStatistics, RuleStatistics
 from .traces import TraceRequest
@@ -100,6 +101,7 @@ def _schemas() -> Schema:
     schemas["Topology"] = _topology()
     schemas |= _traces()
     schemas |= _told_of_rules()
+    schemas |= _shapes(BalancerStatus)
     return schemas
 
 
@@ -229,6 +231,14 @@ def _traces() -> Schema:
     for name, schema in components.items():
         if name != TraceRequest.__name__:
             schema["required"] = list(schema["properties"])
+    return dict(components)
+
+
+def _shapes(*types: type) -> Schema:
+    """What is answered, and all that is within: every field is there."""
+    _, components = msgspec.json.schema_components(types, ref_template=_REF)
+    for schema in components.values():
+        schema["required"] = list(schema["properties"])
     return dict(components)
 
 
@@ -381,6 +391,7 @@ def _system_paths() -> Schema:
         "/v1/topology": get("topology", "The graph of objects", _good("Nodes and links.", _ref("Topology")), kinds),
         "/v1/events": events,
         **_rule_paths(get),
+        **_balancer_paths(get),
         "/v1/traces": {
             "post": {
                 "operationId": "trace", "tags": ["system"], "summary": "The way of a packet; a read: nothing is made",
@@ -389,6 +400,14 @@ def _system_paths() -> Schema:
             }
         },
     }  # fmt: skip
+
+
+def _balancer_paths(get: Callable[..., Schema]) -> Schema:
+    """How load balancers are doing."""
+    id = _parameter("path", "id", {"type": "string", "minLength": 1}, required=True)
+    tree = get("loadBalancerStatus", "A load balancer with its parts", _good("The tree.", _ref("BalancerStatus")), id)
+    tree["get"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
+    return {"/v1/load-balancers/{id}/status": tree}
 
 
 def _rule_paths(get: Callable[..., Schema]) -> Schema:

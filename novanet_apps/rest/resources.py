@@ -249,7 +249,12 @@ _INDEXED: dict[str, dict[str, Callable[[Topology, Any], Iterable[str]]]] = {
         "network_id": Topology.ports_of,
     },
     "subnet": {"network_id": Topology.subnets_of},
-    "floating-ip": {"port_id": Topology.floating_of},
+    "floating-ip": {"port_id": Topology.floating_of, "loadbalancer_id": Topology.floating_to},
+    "load-balancer": {"vip_network_id": Topology.balancers_in, "router_id": Topology.balancers_on},
+    "pool": {"loadbalancer_id": Topology.pools_of},
+    "listener": {"default_pool_id": Topology.listeners_to, "loadbalancer_id": Topology.listeners_of},
+    "member": {"pool_id": Topology.members_of},
+    "health-monitor": {"pool_id": Topology.monitors_of},
     "port-forwarding": {"floating_ip_id": Topology.forwardings_of},
     "neighbour": {"network_id": Topology.neighbours_in},
     "security-group-rule": {

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from eventlet import sleep, spawn
 
+from topology import balancing_scope
 from topology.changes import Change
-from topology.model import KINDS, Object
+from topology.model import KINDS, Object, Port
 
 from .views import sliced
 
@@ -97,6 +98,19 @@ class StatusFeed:
                 if kind != "network":
                     yield from self._outside(kind, member)
         yield from self._policed(hypervisor)
+        for network in sliced(list(topology.reached_from(hypervisor))):
+            yield from self._balanced(list(balancing_scope.owners_in(topology, network)))
+
+    def _balanced(self, nodes: list[Node]) -> Iterator[Node]:
+        """Load balancers and pools with their parts."""
+        topology = self._core.topology
+        for kind, id in sliced(nodes):
+            yield kind, id
+            if kind == "load-balancer":
+                yield from (("listener", each) for each in topology.listeners_of(id))
+            else:
+                yield from (("member", each) for each in topology.members_of(id))
+                yield from (("health-monitor", each) for each in topology.monitors_of(id))
 
     def _policed(self, hypervisor: str) -> Iterator[Node]:
         """The security groups that ports on a hypervisor are members of, and their rules."""
@@ -107,7 +121,7 @@ class StatusFeed:
             yield from (("security-group-rule", rule) for rule in topology.rules_of(group))
 
     def _outside(self, kind: str, id: str) -> Iterator[Node]:
-        """The ways from outside that follow a port or a router: interfaces, floating IPs, port forwardings."""
+        """What follows a port or a router: interfaces, and by what it is reached: floating IPs, port forwardings, members."""
         topology = self._core.topology
         if kind == "router":
             for interface in topology.interfaces_of(id):
@@ -117,6 +131,10 @@ class StatusFeed:
         else:
             floating = list(topology.floating_of(id))
             yield from (node for node in topology.referrers("port", id) if node[0] == "port-forwarding")
+            port: Port | None = topology.get("port", id)
+            for fixed in (port.fixed_ips or ()) if port is not None else ():
+                place = fixed.subnet_id or "", fixed.ip_address or ""
+                yield from (("member", each) for each in topology.members_at(place))
         for each in floating:
             yield "floating-ip", each
             yield from (("port-forwarding", member) for member in topology.forwardings_of(each))

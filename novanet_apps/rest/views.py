@@ -5,20 +5,28 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from eventlet import sleep
 
 from novanet_apps.tokens import Token
+from topology import balancing
+from topology.balancing_status import Operating, operating
 from topology.model import (
     KINDS,
     FloatingIp,
+    HealthMonitor,
     Identity,
+    Listener,
+    LoadBalancer,
+    Member,
     Network,
     Object,
+    Pool,
     Port,
     Router,
     SecurityGroup,
+    Status,
     Subnet,
     encode,
 )
@@ -32,6 +40,7 @@ KEEP = 0.25
 """Seconds for which a count that took longer than a slice is used again, at least."""
 SLICE = 0.008
 """Seconds of work between two looks at the event loop."""
+Provisioning = Literal["ACTIVE", "PENDING_UPDATE", "ERROR"]
 
 
 def sliced(items: Iterable[T]) -> Iterator[T]:
@@ -49,7 +58,17 @@ def scope(token: Token) -> str | None:
     return token.project_id if token.role != "admin" else None
 
 
+def provisioning(status: Status) -> Provisioning:
+    """A status in Octavia's words for load balancers: whether the switches have what is wanted, leaving aside whether it works."""
+    return "PENDING_UPDATE" if status == "BUILD" else "ERROR" if status == "ERROR" else "ACTIVE"
+
+
 _ID_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
+_IDS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+_OCTAVIAS: dict[str, dict[str, Any]] = {
+    "provisioning_status": {"enum": list(get_args(Provisioning)), "description": "`status` in Octavia's words"},
+    "operating_status": {"enum": list(get_args(Operating)), "description": "how it is doing, in Octavia's words"},
+}
 FOLLOWS: dict[str, dict[str, dict[str, Any]]] = {
     "router": {
         "external_addresses": {"type": "array", "items": {"type": "string"}, "description": "its addresses outside"},
@@ -76,6 +95,24 @@ FOLLOWS: dict[str, dict[str, dict[str, Any]]] = {
             "type": "array", "items": {"type": "string"}, "description": "ids of the groups that it is a member of",
         },
     },
+    "load-balancer": {
+        **_OCTAVIAS,
+        "listeners": _IDS | {"description": "ids of its listeners"},
+        "pools": _IDS | {"description": "ids of its pools"},
+        "floating_ips": _IDS | {"description": "ids of the floating IPs that lead to it"},
+    },
+    "listener": _OCTAVIAS,
+    "pool": {
+        **_OCTAVIAS,
+        "listeners": _IDS | {"description": "ids of the listeners whose connections it gets"},
+        "members": _IDS | {"description": "ids of its members"},
+        "healthmonitor_id": _ID_OR_NULL | {"description": "id of its health monitor"},
+    },
+    "member": {
+        **_OCTAVIAS,
+        "port_id": _ID_OR_NULL | {"description": "id of the VM's port that has its address"},
+    },
+    "health-monitor": _OCTAVIAS,
     "floating-ip": {
         "router_id": _ID_OR_NULL | {"description": "id of the router by which it leads inside"},
         "hypervisor": _ID_OR_NULL | {"description": "id of the hypervisor on which it is translated"},
@@ -112,6 +149,17 @@ class Views:
                 shown |= self._router(obj)
             case FloatingIp():
                 shown |= self._floating_ip(obj)
+            case LoadBalancer():
+                shown["listeners"] = sorted(self.core.topology.listeners_of(obj.id))
+                shown["pools"] = sorted(self.core.topology.pools_of(obj.id))
+                shown["floating_ips"] = sorted(self.core.topology.floating_to(obj.id))
+            case Pool():
+                shown["listeners"] = sorted(self.core.topology.listeners_to(obj.id))
+                shown["members"] = sorted(self.core.topology.members_of(obj.id))
+                shown["healthmonitor_id"] = next(iter(self.core.topology.monitors_of(obj.id)), None)
+            case Member():
+                port = balancing.port_of(self.core.topology, obj)
+                shown["port_id"] = port.id if port is not None else None
             case Port():
                 shown["applied_security_groups"] = self._groups(obj.identity)
             case SecurityGroup():
@@ -122,6 +170,9 @@ class Views:
                 shown["port_count"] = len(self.core.topology.ports_with(obj.number))
                 shown["applied_security_groups"] = self._groups(obj.number)
         shown["status"], shown["status_reason"] = self.core.reconciler.judge(kind, obj.id)
+        if isinstance(obj, LoadBalancer | Listener | Pool | Member | HealthMonitor):
+            shown["provisioning_status"] = provisioning(shown["status"])
+            shown["operating_status"] = operating(self.core.topology, obj)
         return shown
 
     def _groups(self, number: int | None) -> list[str]:
@@ -233,6 +284,8 @@ class Views:
             yield ("hypervisor", here), "located_on"
         elif kind == "floating-ip" and obj.port_id:
             yield ("port", obj.port_id), "port_id"
+        elif kind == "floating-ip" and obj.loadbalancer_id:
+            yield ("load-balancer", obj.loadbalancer_id), "loadbalancer_id"
 
     def _all(self, kind: str) -> list[Any]:
         return list(self.core.topology.all(kind).values())

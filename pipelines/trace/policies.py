@@ -63,10 +63,11 @@ def _asks(names: Names, rule: PolicyRule) -> str:
 
 
 def default(names: Names, topology: Topology, visit: Visit) -> tuple[str, tuple[Named, ...]]:
-    """What to say where no rule decided: the groups whose rules were asked."""
+    """What to say where no rule decided: the groups whose rules were asked, or that there are none."""
     groups = [topology.get("security-group", id) for id in topology.groups_of_identity(visit.before.get(f.LOCAL, 0))]
     tenants = sorted(group.id for group in groups if group.tier != ADMIN)
     shown = tuple(names.of("security-group", id) for id in tenants)
     whose = "receiver" if visit.before.get(f.FLAGS, 0) & f.INWARD.mask else "sender"
-    listed = ", ".join(each.name for each in shown)
-    return f"no rule of the {whose}'s security groups allows it" + (f" ({listed})" if listed else ""), shown
+    if not shown:
+        return f"the {whose} is in no security group of its project, so nothing allows it", ()
+    return f"no rule of the {whose}'s security groups allows it ({', '.join(each.name for each in shown)})", shown

@@ -174,11 +174,6 @@ def following(packet: Packet) -> Packet:
 # --- in words --------------------------------------------------------------------------------------------------------
 
 
-def mac_text(mac: int) -> str:
-    """A MAC address as people write it."""
-    return mac.to_bytes(6, "big").hex(":")
-
-
 def ip_text(packet: Packet, end: Literal["source", "destination"]) -> str:
     """The address at an end of an IP packet."""
     first = end == "source"

@@ -100,7 +100,7 @@ class _Tracer:
         asks = f"from {self.names.say('port', sender.port.id)}"
         walked = self._walk.go(vif.hypervisor_id, vif.ofport or 0, packet, asks)
         for mac in self._told(sender, hop, walked.arrivals):
-            text = f"{hop} is at {q.mac_text(mac)}"
+            text = f"{hop} is at {f.mac_text(mac)}"
             legs.append(Leg("resolve", q.describe(packet), "answered", text, tuple(walked.hops)))
             return mac
         worst = best(walked.ends)

@@ -18,13 +18,13 @@ from topology.model import Bridge, Hypervisor, Network, Vif
 
 from . import policies
 from .names import Names
-from .question import mac_text
 from .report import End, Hop, Named, Step
 from .switches import Switch, Switches, Unknown
 from .words import PUNTED, Seen, Words
 
 MOST = 64
 """Hypervisors that the copies of one packet come to before it counts as going round in circles."""
+_LOOKUPS = (t.IDENTITY.number, t.SOURCE.number, t.DESTINATION.number)
 _TUNNEL = (f.TUNNEL_ID, f.TUN_OPTION, f.TUN_SRC, f.TUN_DST, f.TUN_IPV6_SRC, f.TUN_IPV6_DST)
 
 
@@ -125,9 +125,7 @@ class Walk:
     def _dropped(self, switch: Switch, outcome: Outcome) -> End:
         """Why nothing came out: the last flow or table that let the packet end."""
         ended = [
-            visit
-            for visit in outcome.visits
-            if policies.denies(visit) or (visit.stops and visit.table != t.IDENTITY.number)
+            visit for visit in outcome.visits if policies.denies(visit) or (visit.stops and visit.table not in _LOOKUPS)
         ]
         if not ended:
             return End("dropped", "nothing came out of the switch")
@@ -268,14 +266,14 @@ class Walk:
         wired = sorted(self.topology.wired_to(network.id))
         if mac & f.MULTICAST_BIT:
             return wired
-        port = self.topology.get("port", self.topology.macs.get((network.id, mac_text(mac)), ""))
+        port = self.topology.get("port", self.topology.macs.get((network.id, f.mac_text(mac)), ""))
         if port is not None and port.router_id is not None:
             return list(self.active_gateway(port.router_id))
         if port is not None:
             here = self.topology.location(port.id)
             return [here] if here in wired and here is not None else []
         for floating in self.topology.all("floating-ip").values():
-            if floating.floating_network_id == network.id and floating.mac_address == mac_text(mac):
+            if floating.floating_network_id == network.id and floating.mac_address == f.mac_text(mac):
                 here = self.topology.location(floating.port_id or "")
                 return [here] if here is not None else []
         return []
@@ -295,8 +293,8 @@ class Walk:
             if neighbour is not None and f.mac(neighbour.mac_address) == mac and self.names.sees("neighbour", id):
                 hosts.append(neighbour.ip_address)
         if hosts:
-            return f"{', '.join(sorted(hosts))} ({mac_text(mac)})"
-        return "everyone there" if mac & f.MULTICAST_BIT else mac_text(mac)
+            return f"{', '.join(sorted(hosts))} ({f.mac_text(mac)})"
+        return "everyone there" if mac & f.MULTICAST_BIT else f.mac_text(mac)
 
 
 def _is_note(sent: Sent) -> bool:

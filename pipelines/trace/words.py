@@ -19,7 +19,7 @@ from topology.graph import Topology
 
 from . import policies
 from .names import Names
-from .question import ip_text, mac_text
+from .question import ip_text
 from .report import Named, Verdict
 
 _OWNERS = frozenset(("peer", "network", "port", "router", "floating-ip", "neighbour"))
@@ -136,9 +136,9 @@ class Words:
     def _services(self, seen: Seen) -> str:
         after = seen.visit.after
         if after.get(f.ARP_OP) == 2 and seen.visit.before.get(f.ARP_OP) == 1:
-            return f"answered: {IPv4Address(after.get(f.ARP_SPA, 0))} is at {mac_text(after.get(f.ARP_SHA, 0))}"
+            return f"answered: {IPv4Address(after.get(f.ARP_SPA, 0))} is at {f.mac_text(after.get(f.ARP_SHA, 0))}"
         if after.get(f.ICMPV6_TYPE) == 136 and seen.visit.before.get(f.ICMPV6_TYPE) == 135:
-            return f"answered: {IPv6Address(after.get(f.ND_TARGET, 0))} is at {mac_text(after.get(f.ETH_SRC, 0))}"
+            return f"answered: {IPv6Address(after.get(f.ND_TARGET, 0))} is at {f.mac_text(after.get(f.ETH_SRC, 0))}"
         return ""
 
     # --- routers -----------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class Words:
 
     def _neighbour(self, seen: Seen) -> str:
         after = seen.visit.after
-        return f"next hop {self._next_hop(after)} is at {mac_text(after.get(f.ETH_DST, 0))}"
+        return f"next hop {self._next_hop(after)} is at {f.mac_text(after.get(f.ETH_DST, 0))}"
 
     # --- switching ---------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Words:
         return name if id is None or not self.names.sees("hypervisor", id) else f"hypervisor {name}"
 
     def _l2_lookup(self, seen: Seen) -> str:
-        after, mac = seen.visit.after, mac_text(seen.visit.after.get(f.ETH_DST, 0))
+        after, mac = seen.visit.after, f.mac_text(seen.visit.after.get(f.ETH_DST, 0))
         if after.get(f.FLAGS, 0) & f.TO_SEVERAL.mask:
             return f"{mac} is for several"
         if not after.get(f.OUT_PORT_KEY, 0):

@@ -48,6 +48,10 @@ class Cloud:
         self.options = options
         self.mesh = mesh or {}
         self._names = itertools.count(1)
+        self.groups: list[str] | None = None
+        """Security groups of ports for which none are given; None leaves it to NovaNet, whose group `default` lets VMs
+        reach each other and everyone, and nobody else reach them."""
+        self._open: str | None = None
 
     def __enter__(self) -> Cloud:
         self.lab.__enter__()
@@ -99,7 +103,19 @@ class Cloud:
     def port(self, network: dict[str, Any], *ips: str, **fields: Any) -> dict[str, Any]:
         """A port; with an address from every subnet of the network unless ``ips`` are given."""
         fixed = [{"ip_address": ip} for ip in ips] or [{"subnet_id": subnet["id"]} for subnet in network["subnets"]]
+        if self.groups is not None and fields.get("port_security_enabled", True):
+            fields = {"security_groups": self.groups, **fields}
         return self.api.post("/v1/ports", {"network_id": network["id"], "fixed_ips": fixed, **fields})
+
+    def open_group(self) -> str:
+        """Id of a group that lets its members send to everyone, and everyone reach them, outside too."""
+        if self._open is None:
+            self._open = self.api.post("/v1/security-groups", {"name": "open"})["id"]
+            for direction in ("ingress", "egress"):
+                for ethertype in ("IPv4", "IPv6"):
+                    rule = {"security_group_id": self._open, "direction": direction, "ethertype": ethertype}
+                    self.api.post("/v1/security-group-rules", rule)
+        return self._open
 
     def router(self, *networks: dict[str, Any], **fields: Any) -> dict[str, Any]:
         """A router with an interface in each network, at the subnets' gateway addresses; they stand under ``interfaces``."""

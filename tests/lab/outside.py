@@ -62,6 +62,7 @@ class World(NamedTuple):
 
 def built(cloud: Cloud, vlan: int | None = None) -> World:
     """The world of a cloud that is wired to ``PHYSICAL``; ``vlan`` is that of the network outside."""
+    cloud.groups = [cloud.open_group()]  # whoever is outside is to reach VMs
     segment = {} if vlan is None else {"segmentation_id": vlan}
     cidrs = "203.0.113.0/24", "2001:db8:ffff::/64"
     external = cloud.network(*cidrs, external=True, physical_network=PHYSICAL, **segment)

@@ -121,7 +121,8 @@ def test_allowed_address_pairs_let_further_addresses_through_and_no_others(cloud
 
 def test_a_port_without_port_security_may_send_anything(cloud) -> None:
     network = cloud.network("10.0.0.0/24")
-    vm, other = cloud.vm(network, 0, port_security_enabled=False), cloud.vm(network, 1)
+    vm = cloud.vm(network, 0, port_security_enabled=False)
+    other = cloud.vm(network, 1, security_groups=[cloud.open_group()])
     assert received(vm, other, udp("198.51.100.7", other.ip, STRANGER, other.port["mac_address"]))
 
 
@@ -143,12 +144,11 @@ def udp_socket() -> socket.socket:
 
 
 def test_tunnel_packets_of_strangers_are_dropped(cloud, pair) -> None:
-    """A host on the underlay that is no hypervisor sends a Geneve packet with a true VNI and destination."""
+    """A host on the underlay that is no hypervisor sends a Geneve packet with a true VNI, identity and destination."""
     network, vm, other = pair
     vni = cloud.api.get(f"/v1/networks/{network['id']}")["vni"]
-    key = cloud.api.get(f"/v1/ports/{other.port['id']}")["port_key"]
     inner = udp(vm.ip, other.ip, vm.port["mac_address"], other.port["mac_address"])
-    packet = geneve(vni, 0, key, inner)
+    packet = geneve(vni, vm.port["identity"], other.port["port_key"], inner)
     first = cloud.lab.hypervisors[0].tunnel_ip
     stranger = cloud.lab.underlay.host("stranger", first.rsplit(".", 1)[0] + ".99")
     to = (cloud.lab.hypervisors[1].tunnel_ip, 6081)

@@ -264,6 +264,7 @@ def test_a_restarted_controller_learns_within_seconds_who_wants_what(cloud: Clou
 def wired() -> Iterator[Cloud]:
     """Two hypervisors on a physical network."""
     with Cloud(2, provider=True) as running:
+        running.groups = [running.open_group()]
         yield running
 
 

@@ -180,6 +180,7 @@ class Outdoors:
 @pytest.fixture(scope="module", params=["geneve", "vxlan"])
 def outdoors(request: pytest.FixtureRequest) -> Iterator[Outdoors]:
     with Cloud(2, mesh={"tunnel_type": request.param}, provider=PHYSICAL) as cloud:
+        cloud.groups = [cloud.open_group()]
         yield Outdoors(cloud)
 
 

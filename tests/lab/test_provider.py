@@ -37,6 +37,7 @@ class Segment:
 def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
     """Two hypervisors on the provider LAN, and one that is not."""
     with Cloud(3, provider=True, wired=(0, 1), mesh=request.param) as running:
+        running.groups = [running.open_group()]
         yield running
 
 

@@ -143,8 +143,8 @@ def test_what_a_rule_denies_is_logged(cloud: Cloud, network: Any, groups: Groups
         guard, "egress", ethertype=family, protocol="udp", port_range_min=53, port_range_max=53, action="deny", log=True,
         name=f"no DNS {n}",
     )  # fmt: skip
-    client = cloud.vm(network, 0, name=f"asker{n}", security_groups=[guard])
-    server = cloud.vm(network, 0 if here else 1, name=f"resolver{n}")
+    client = cloud.vm(network, 0, name=f"asker{n}", security_groups=[guard, cloud.open_group()])
+    server = cloud.vm(network, 0 if here else 1, name=f"resolver{n}", security_groups=[cloud.open_group()])
     assert not connects(client, server, 53, six, "UDP") and connects(client, server, 54, six, "UDP")
     [entry] = until("it is logged", lambda: logged(cloud, rule))
     assert (entry["verdict"], entry["direction"], entry["security_group_rule"]) == ("denied", "egress", f"no DNS {n}")

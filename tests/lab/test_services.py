@@ -249,7 +249,7 @@ def test_a_trusted_vm_may_be_the_dhcp_server_where_novanet_is_none(cloud: Cloud)
     subnet = {"network_id": network["id"], "cidr": "10.27.0.0/24", "enable_dhcp": False}
     network["subnets"].append(cloud.api.post("/v1/subnets", subnet))
     server = cloud.vm(network, 0, port_security_enabled=False)
-    vm = cloud.vm(network, 1, configure=False)
+    vm = cloud.vm(network, 1, configure=False, security_groups=[cloud.open_group()])
     hosts = f"--dhcp-host={vm.port['mac_address']},{vm.ip}"
     command = ["dnsmasq", "--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--interface=eth0", "--pid-file"]
     command += [

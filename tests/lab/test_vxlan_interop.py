@@ -32,7 +32,7 @@ def check(vms: list, host: Host) -> None:
 def test_a_kernel_vtep_is_reached_by_unicast() -> None:
     with Cloud(2, mesh=MESH) as cloud:
         network = cloud.network("10.0.0.0/24")
-        vms = [cloud.vm(network, 0), cloud.vm(network, 1)]
+        vms = [cloud.vm(network, n, security_groups=[cloud.open_group()]) for n in (0, 1)]
         vni = cloud.api.get(f"/v1/networks/{network['id']}")["vni"]
         host = foreign_host(cloud, vni, "")
         for hypervisor in cloud.lab.hypervisors:
@@ -43,7 +43,7 @@ def test_a_kernel_vtep_is_reached_by_unicast() -> None:
 def test_a_kernel_vtep_is_reached_by_multicast_group() -> None:
     with Cloud(2, mesh=MESH | {"multicast_group": GROUP}) as cloud:
         network = cloud.network("10.0.0.0/24")
-        vms = [cloud.vm(network, 0), cloud.vm(network, 1)]
+        vms = [cloud.vm(network, n, security_groups=[cloud.open_group()]) for n in (0, 1)]
         for hypervisor in cloud.lab.hypervisors:  # what docs/operations.md says of the userspace datapath
             hypervisor.appctl("ovs/route/add", f"{GROUP}/32", "br-phy", UNUSED)
             hypervisor.appctl("tnl/neigh/set", "br-phy", UNUSED, GROUP_MAC)

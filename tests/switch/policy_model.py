@@ -92,8 +92,8 @@ class Began:
 class Sides:
     """The two sides of connections: what each port's groups say, and its own memory of those that it has let begin."""
 
-    def __init__(self, world: GuardedWorld) -> None:
-        self._world = world
+    def __init__(self, world: GuardedWorld, *, tracks_sctp: bool) -> None:
+        self._world, self._tracks_sctp = world, tracks_sctp
         self._known: dict[tuple[str, int], Began] = {}
         self.edited()
 
@@ -130,8 +130,8 @@ class Sides:
         return now.allowed
 
     def _decide(self, packet: Packet, direction: str, disguise: str) -> Decision:
-        """What is decided of a connection. Conntrack in user space knows no ports of SCTP, so those of fragments are unseen."""
-        if packet.protocol == f.SCTP and disguise.startswith("fragments"):
+        """What is decided of a connection. Where conntrack knows no ports of SCTP, those of fragments are unseen."""
+        if packet.protocol == f.SCTP and not self._tracks_sctp and disguise.startswith("fragments"):
             return decide(self._blind[False], _unseen(packet, False), direction)
         return decide(self._world.topology, packet, direction)
 
@@ -153,13 +153,13 @@ def begins(packet: Packet) -> bool:
 
 def stateful(world: GuardedWorld, port: Port) -> bool:
     """Whether a port's groups know connections."""
-    return all(group.stateful for group in groups_of(world.topology, port) if group.tier == "tenant")
+    return not port.port_security_enabled or all(
+        group.stateful for group in groups_of(world.topology, port) if group.tier == "tenant"
+    )
 
 
 def filtered(world: GuardedWorld, port: Port) -> bool:
     """Whether there is anything that is asked about a port's packets."""
-    if not port.port_security_enabled:
-        return False
     return port.identity is not None and policy_of(world.topology, port.identity).filters
 
 

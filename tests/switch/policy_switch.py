@@ -85,6 +85,7 @@ class PolicySwitch(Switch):
         self.vsctl("set", "open_vswitch", ".", "other_config:max-revalidator=10")
         self.control = Unixctl(self.directory / "vswitchd.ctl")
         self.control.ask("dpctl/ct-disable-tcp-seq-chk")  # which frames of tests do not care for
+        self.control.ask("dpctl/ipf-set-max-nfrags", "5000")  # it holds what follows a denied first fragment
         self.control.ask("netdev-dummy/ip4addr", "br-phy", f"{TUNNEL_IPS[HERE]}/24")
         self.control.ask("ovs/route/add", "192.168.50.0/24", "br-phy")
         self.control.ask("tnl/neigh/set", "br-phy", TUNNEL_IPS[AWAY], AWAY_MAC.hex(":"))
@@ -95,6 +96,12 @@ class PolicySwitch(Switch):
         )
         self._read: defaultdict[str, int] = defaultdict(lambda: 24)
         self._speakers: dict[int, Speaker] = {}
+
+    @property
+    def tracks_sctp(self) -> bool:
+        """Whether its conntrack in user space knows ports of SCTP: from Open vSwitch 3.2 on."""
+        major, minor = re.findall(r"(\d+)\.(\d+)", self.run("ovs-vswitchd", "--version"))[0]
+        return (int(major), int(minor)) >= (3, 2)
 
     def stop(self) -> None:
         for speaker in self._speakers.values():

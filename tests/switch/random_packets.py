@@ -52,7 +52,7 @@ class Everything(Outside):
         self.rule("web", ethertype="IPv6", remote_group_id="clients", **tcp)
         self.rule("web", protocol="icmp", port_range_min=8)
         self.rule("web", protocol="udp", port_range_min=53, port_range_max=53, remote_ip_prefix="10.0.0.0/25")
-        self.rule("web", remote_ip_prefix="8.8.0.0/16")
+        self.rule("web", protocol="udp", remote_ip_prefix="8.8.0.0/16")
         self.rule("clients", "egress")
         self.rule("clients", "egress", ethertype="IPv6", protocol="tcp", revoke=False)
         self.rule("plain", protocol="tcp", port_range_min=80, port_range_max=80)

@@ -458,7 +458,7 @@ def bind(directory: str) -> Any:
     network, _ = blue(controller)
     hosts = [controller.create("hypervisor", name=name) for name in ("h1", "h2")]
     ports = [controller.create("port", network_id=network.id) for _ in range(20)]
-    before = controller.store.counters["binds"]
+    before = controller.store.counters["records"]
     for port in ports:
         for host in (hosts[0].id, None, hosts[1].id):
             controller.store.bind(port.id, host)
@@ -468,7 +468,7 @@ def bind(directory: str) -> Any:
     patched = controller.one("patch", "port", ports[0].id, name="still there")
     controller.one("delete", "hypervisor", hosts[1].id)
     until(lambda: all(controller.topology.get("port", port.id).host_id is None for port in ports))
-    written = controller.store.counters["binds"] - before
+    written = controller.store.counters["records"] - before
     controller.store.stop()
     return {
         "written": written,

@@ -103,6 +103,30 @@ def race_groups(directory: str) -> Any:
     }
 
 
+def race_default(directory: str) -> Any:
+    """Two controllers each make the first port of a project at the same time, project after project."""
+    pair = (Controller(directory, seed=5), Controller(directory, f"unix:{directory}/run/intent.sock", seed=5))
+    first, second = pair
+    network, _ = blue(first)
+    until(lambda: second.topology.get("network", network.id))
+    ports = [
+        together(
+            lambda c=c, n=n: c.create("port", network_id=network.id, project_id=f"p{n}")  # type: ignore[misc]
+            for c in (*pair, *pair)
+        )
+        for n in range(15)
+    ]
+    until(lambda: first.content() == second.content())
+    content = first.content()
+    for controller in pair:
+        controller.store.stop()
+    return {
+        "ports": [[port if isinstance(port, tuple) else list(port.security_groups) for port in four] for four in ports],
+        "content": content,
+        "retries": sum(controller.store.counters["retries"] for controller in pair),
+    }
+
+
 def race_collecting(directory: str) -> Any:
     """One controller collects an identity while another one makes a port that wants it."""
     pair = (Controller(directory, seed=5), Controller(directory, f"unix:{directory}/run/intent.sock", seed=6))

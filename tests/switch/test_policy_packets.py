@@ -35,7 +35,7 @@ class Rounds:
     """Packets that are sent together, and what becomes of them."""
 
     def __init__(self, world: GuardedWorld, switch: PolicySwitch) -> None:
-        self.world, self.switch, self.sides = world, switch, Sides(world)
+        self.world, self.switch, self.sides = world, switch, Sides(world, tracks_sctp=switch.tracks_sctp)
         self.fared: Counter[str] = Counter()
         self._number = 0
 
@@ -72,7 +72,7 @@ class Rounds:
         if here:
             return made
         vni = self.world.topology.get("network", receiver.network_id).vni
-        identity = sender.identity or 0 if sender.port_security_enabled else 0
+        identity = sender.identity or 0
         ends = TUNNEL_IPS[AWAY], TUNNEL_IPS[HERE]
         return [geneve(frame, (AWAY_MAC, HERE_MAC), ends, vni, identity, receiver.port_key or 0) for frame in made]
 
@@ -156,7 +156,7 @@ class Guarded:
         for id in list(self.world.topology.all("security-group-rule")):
             self.world.apply(Edit("security-group-rule", id, None))
         self.world.group("guard")
-        for number, (id, groups) in enumerate([("client", ()), ("server", ("guard",))], 100):
+        for number, (id, groups) in enumerate([("client", None), ("server", ("guard",))], 100):
             ips = f"10.1.0.{number}", f"fd00:1::{number}"
             self.world.port(id, "n1", on=HERE, ips=ips, security_groups=groups)
         self.load()
@@ -235,6 +235,29 @@ def test_a_rule_that_is_removed_cuts_its_connections_in_both_directions(
     assert bool(guarded.put(there, flags=ACK)) == keeps
     assert bool(guarded.put(back, flags=ACK)) == keeps
     assert not guarded.put(replace(there, source_port=4001)), "no new connection"
+
+
+@SIX
+@pytest.mark.parametrize("protocol", [f.TCP, f.UDP, f.SCTP], ids=["TCP", "UDP", "SCTP"])
+@pytest.mark.parametrize("denies", [False, True], ids=["allow", "deny"])
+def test_rules_for_ports_see_those_of_fragments(
+    guarded: Guarded, policy_switch: PolicySwitch, six: bool, protocol: int, denies: bool
+) -> None:
+    """Those of SCTP as far as conntrack does; what it does not see, it does not let slip past a rule."""
+    rule = {"ethertype": "IPv6" if six else "IPv4", "protocol": str(protocol)}
+    if denies:
+        guarded.world.group("admin", "server", tier="admin", priority=1)
+        guarded.world.rule("admin", action="deny", port_range_min=54, port_range_max=54, **rule)
+        guarded.world.rule("guard", **rule)
+    else:
+        guarded.world.rule("guard", port_range_min=53, port_range_max=53, **rule)
+    guarded.load()
+    pieces = 2 if protocol != f.SCTP or policy_switch.tracks_sctp else 0
+    for number, disguise in enumerate(("plain", "fragments", "fragments backwards")):
+        for port, come in ((53, pieces if number else 1), (54, 0)):
+            ports = {"source_port": 4000 + number, "destination_port": port}
+            packet = guarded.packet("client", "server", six, protocol=protocol, **ports)
+            assert len(guarded.put(packet, disguise=disguise)) == come, (disguise, port)
 
 
 def test_fragments_that_are_given_up_go_nowhere(guarded: Guarded) -> None:

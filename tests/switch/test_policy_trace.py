@@ -65,7 +65,7 @@ class Tracer:
         words = {"in_port": str(world.topology.get("vif", case.sender).ofport if here else TUNNEL_PORT)}
         if not here:
             vni = world.topology.get("network", receiver.network_id).vni
-            identity = sender.identity or 0 if sender.port_security_enabled else 0
+            identity = sender.identity or 0
             option = f"{identity << 32 | (receiver.port_key or 0):#x}"
             words |= {"tun_id": str(vni), "tun_src": TUNNEL_IPS[AWAY], "tun_metadata0": option}
         target = world.at(f"r-{sender.network_id}") if routed else receiver

@@ -81,7 +81,7 @@ class PolicyEditor:
 
     def change_vm_new(self) -> list[Change]:
         network, project = self.rng.choice(self.networks), self.rng.choice(PROJECTS)
-        secure = self.rng.random() < 0.9
+        secure = self.rng.random() < 0.8
         id = self.next("vm")
         subnets = [self.topology.get("subnet", id) for id in sorted(self.topology.subnets_of(network))]
         if not subnets:
@@ -90,21 +90,26 @@ class PolicyEditor:
             id, network, on=self.rng.choice([*self.hypervisors, None]),
             ips=tuple(str(ip_network(subnet.cidr)[9 + self.number % 240]) for subnet in subnets),
             project_id=project, port_security_enabled=secure, labels=self.labels(),
-            security_groups=self.nameable(project) if secure else (),
+            security_groups=self.nameable(project) if secure else self.administrators(),
         )  # fmt: skip
 
     def labels(self) -> dict[str, str]:
-        return {key: self.rng.choice(values) for key, values in LABELS.items() if self.rng.random() < 0.4}
+        return {key: self.rng.choice(values) for key, values in LABELS.items() if self.rng.random() < 0.3}
 
     def nameable(self, project: str) -> tuple[str, ...]:
         """Groups that a project's port may name."""
         return tuple(
             id for id, group in self.topology.all("security-group").items()
-            if self.rng.random() < 0.4 and (
+            if self.rng.random() < 0.6 and (
                 group.tier == "admin" or group.project_id == project
                 or (group.shared and group.stateful == self.stateful.get(project, True))
             )
         )  # fmt: skip
+
+    def administrators(self) -> tuple[str, ...]:
+        """Groups that a port without port security may name."""
+        groups = self.topology.all("security-group").items()
+        return tuple(id for id, group in groups if group.tier == "admin" and self.rng.random() < 0.3)
 
     def change_vm_gone(self) -> list[Change]:
         port = self.vm()
@@ -125,9 +130,12 @@ class PolicyEditor:
 
     def change_vm_groups(self) -> list[Change]:
         port = self.vm()
-        if port is None or not port.port_security_enabled:
+        if port is None:
             return []
-        return self.world.regroup(port.id, security_groups=self.nameable(port.project_id))
+        secure = port.port_security_enabled
+        return self.world.regroup(
+            port.id, security_groups=self.nameable(port.project_id) if secure else self.administrators()
+        )
 
     def change_vm_labels(self) -> list[Change]:
         port = self.vm()
@@ -135,9 +143,11 @@ class PolicyEditor:
 
     def change_vm_security(self) -> list[Change]:
         port = self.vm()
-        if port is None or port.security_groups:
+        if port is None or any(
+            self.topology.get("security-group", id).tier != "admin" for id in port.security_groups or ()
+        ):
             return []
-        return self.world.edit("port", port.id, port_security_enabled=not port.port_security_enabled)
+        return self.world.regroup(port.id, port_security_enabled=not port.port_security_enabled)
 
     def change_identity_unused(self) -> list[Change]:
         """Identities that no port has are retired, and collected later."""

@@ -53,7 +53,7 @@ def decide(topology: Topology, packet: Packet, direction: str) -> Decision:
     if direction == "ingress":
         here, there, address = packet.destination, packet.source, packet.source_address
     port = topology.get("port", here) if here else None
-    if port is None or not port.port_security_enabled:
+    if port is None or port.security_groups is None:
         return Decision(True)
     mine = list(groups_of(topology, port))
     peer = topology.get("port", there) if there else None
@@ -74,9 +74,9 @@ def decide(topology: Topology, packet: Packet, direction: str) -> Decision:
             found = frozenset(rule.id for rule in asked if rule.action == action)
             if found:
                 return Decision(action == "allow", found)
-    tenant = [group for group in mine if group.tier == "tenant"]
-    if not tenant:
+    if not port.port_security_enabled:
         return Decision(True)
+    tenant = [group for group in mine if group.tier == "tenant"]
     found = frozenset(rule.id for group in tenant for rule in matching(group))
     return Decision(bool(found), found)
 
@@ -86,7 +86,7 @@ def groups_of(topology: Topology, port: Port) -> Iterator[SecurityGroup]:
     for group in topology.all("security-group").values():
         ours = group.tier == "admin" or group.project_id == port.project_id
         selected = group.selector is not None and ours and all(holds(each, port.labels) for each in group.selector)
-        if group.id in port.security_groups or selected:
+        if group.id in (port.security_groups or ()) or selected:
             yield group
 
 

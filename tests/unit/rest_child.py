@@ -77,7 +77,7 @@ class Store:
             except Refused as refused:
                 refused.index = index
                 raise
-            for each in (*consequences(draft, edit), edit):
+            for each in (*consequences(draft, edit, self._allocator), edit):
                 draft.stage(each)
             made.append(edit.value)
         self.core.apply(draft.edits)

@@ -26,7 +26,7 @@ class World:
 
     def write(self, write: Write) -> Any:
         edit = admit(self.topology, write, self.allocator, next(self._ids))
-        self.topology.apply([*consequences(self.topology, edit), edit])
+        self.topology.apply([*consequences(self.topology, edit, self.allocator), edit])
         return edit.value
 
     def create(self, kind: str, project: str | None = None, **fields: Any) -> Any:
@@ -533,6 +533,34 @@ def test_allowed_address_pairs(world: World, network: Any) -> None:
     ):
         with refusal(400, field):
             world.create("port", network_id=network.id, allowed_address_pairs=bad)
+
+
+def test_nobody_may_send_from_another_ports_mac_address(world: World, network: Any) -> None:
+    one, other = (world.create("port", network_id=network.id) for _ in range(2))
+    theirs = [{"ip_address": "10.9.0.9", "mac_address": other.mac_address.upper()}]
+    for project in (None, ""):
+        with refusal(409, "allowed_address_pairs[0].mac_address", other.id):
+            world.patch(one, project, allowed_address_pairs=theirs)
+        with refusal(409, "allowed_address_pairs[0].mac_address", other.id):
+            world.create("port", project, network_id=network.id, allowed_address_pairs=theirs)
+    own = [{"ip_address": "10.9.0.9", "mac_address": one.mac_address}]
+    assert world.patch(one, allowed_address_pairs=own).allowed_address_pairs[0].mac_address == one.mac_address
+    elsewhere = world.create("network")
+    assert world.create("port", network_id=elsewhere.id, allowed_address_pairs=theirs).allowed_address_pairs
+    virtual = [{"ip_address": "10.9.0.9", "mac_address": "00:00:5e:00:01:07"}]
+    for port in (one, other):
+        assert world.patch(port, allowed_address_pairs=virtual).allowed_address_pairs, "VRRP's is nobody's own"
+
+
+def test_in_networks_of_others_ports_have_port_security(world: World) -> None:
+    """An administrator has given a tenant a port in the network of another one."""
+    network = world.create("network", project_id="owner")
+    port = world.create("port", network_id=network.id, project_id="guest")
+    with refusal(403, "port_security_enabled", "networks of others"):
+        world.patch(port, "guest", port_security_enabled=False, security_groups=[])
+    assert not world.patch(port, port_security_enabled=False, security_groups=[]).port_security_enabled
+    assert world.patch(port, "guest", name="x").name == "x", "as an administrator has left it"
+    assert not world.create("port", "owner", network_id=network.id, port_security_enabled=False).port_security_enabled
 
 
 # --- allocation --------------------------------------------------------------------------------------------------

@@ -482,6 +482,8 @@ def test_what_was_learned_goes_with_its_network(world: Outside) -> None:
     made = world.write(Write("create", "neighbour", fields=fields, system=True))
     draft = Draft(world.topology)
     edit = admit(draft, Write("delete", "network", alone.id), world.allocator, "")
-    assert [(each.kind, each.id, each.value) for each in consequences(draft, edit)] == [("neighbour", made.id, None)]
+    assert [(each.kind, each.id, each.value) for each in consequences(draft, edit, world.allocator)] == [
+        ("neighbour", made.id, None)
+    ]
     world.delete(alone)
     assert world.now(made) is None and not world.topology.neighbours

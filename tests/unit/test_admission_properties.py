@@ -10,12 +10,13 @@ from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from topology.admission import Allocator, Draft, Refused, Write, admit, consequences
 from topology.gateways import router_between
 from topology.graph import Topology
 from topology.membership import EVERYONE, identity_id, selects
-from topology.model import KINDS, RULE_MATCH, UUID_PATTERN
+from topology.model import KINDS, RULE_MATCH, UUID_PATTERN, LoadBalancer, Member
 from topology.references import references
 from topology.schema import columns, name_key
 
@@ -27,7 +28,11 @@ MACS = ["02:00:00:00:00:01", "02:00:00:00:00:AA", "02:00:00:00:00:aa", "01:00:00
 
 INDEXES = (
     "vnis", "port_keys", "hypervisor_keys", "router_keys", "macs", "addresses", "names", "host_names", "neighbours",
-    "identities", "rule_keys", "rules",
+    "identities", "rule_keys", "rules", "balancer_keys", "pool_keys", "member_keys",
+)  # fmt: skip
+
+OF_BALANCERS = (
+    "balancers_in", "balancers_on", "pools_of", "listeners_of", "listeners_to", "members_of", "monitors_of", "floating_to",
 )  # fmt: skip
 
 id_ = st.sampled_from(IDS)
@@ -56,7 +61,8 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "fixed_ips": st.none() | st.lists(fixed, max_size=3),
         "router_id": st.none() | id_,
         "dns_name": st.sampled_from(["", "web", "WEB", "a.b"]),
-        "security_groups": st.lists(id_, max_size=2, unique=True),
+        "port_security_enabled": st.sampled_from([True, True, True, False]),
+        "security_groups": st.none() | st.lists(id_, max_size=2, unique=True),
         "labels": st.dictionaries(st.sampled_from(["tier", "zone"]), st.sampled_from(["a", "b", "-"]), max_size=2),
     },
     "security-group": {
@@ -100,6 +106,40 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "floating_ip_address": st.none() | st.sampled_from(["192.0.2.5", "192.0.2.6", "192.0.2.255", "10.0.0.9"]),
         "port_id": st.none() | id_,
         "fixed_ip_address": st.none() | st.sampled_from(ADDRESSES),
+        "loadbalancer_id": st.sampled_from([None, None, *IDS]),
+    },
+    "load-balancer": {
+        "vip_network_id": st.none() | id_,
+        "vip_subnet_id": st.none() | id_,
+        "router_id": st.sampled_from([None, None, *IDS]),
+        "vip_address": st.none() | st.sampled_from([*ADDRESSES, "10.96.0.1", "2001:db8:96::1"]),
+    },
+    "listener": {
+        "loadbalancer_id": id_,
+        "protocol": st.sampled_from(["TCP", "UDP"]),
+        "protocol_port": st.integers(1, 4),
+        "protocol_port_max": st.none() | st.integers(1, 6),
+        "default_pool_id": st.none() | id_,
+    },
+    "pool": {
+        "loadbalancer_id": id_,
+        "protocol": st.sampled_from(["TCP", "UDP"]),
+        "table_size": st.sampled_from([251, 1009, 1000]),
+        "session_persistence": st.sampled_from([None, {"type": "SOURCE_IP"}]),
+    },
+    "member": {
+        "pool_id": id_,
+        "address": st.sampled_from(ADDRESSES),
+        "subnet_id": st.none() | id_,
+        "protocol_port": st.sampled_from([None, 80]),
+        "weight": st.integers(0, 2),
+    },
+    "health-monitor": {
+        "pool_id": id_,
+        "type": st.sampled_from(["TCP", "HTTP"]),
+        "delay": st.integers(1, 4),
+        "timeout": st.integers(1, 4),
+        "url_path": st.sampled_from([None, "/", "/up"]),
     },
     "port-forwarding": {
         "floating_ip_id": id_,
@@ -124,7 +164,8 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 REQUIRED = (
     "network_id", "cidr", "floating_network_id", "floating_ip_id", "internal_port_id", "protocol", "external_port",
-    "internal_port", "ip_address", "security_group_id", "direction",
+    "internal_port", "ip_address", "security_group_id", "direction", "loadbalancer_id", "pool_id", "protocol_port", "address",
+    "type",
 )  # fmt: skip
 ROUTED = [
     Write("create", "network", IDS[0], {"project_id": "us"}),
@@ -152,6 +193,15 @@ ROUTED = [
         "security_group_id": IDS[0], "direction": "ingress", "remote_group_id": IDS[1],
     }),
     Write("create", "port", IDS[4], {"network_id": IDS[0], "security_groups": [IDS[0]], "labels": {"tier": "a"}}),
+    Write("create", "load-balancer", IDS[0], {"vip_network_id": IDS[0], "vip_address": "10.0.0.130"}),
+    Write("create", "load-balancer", IDS[1], {"router_id": IDS[0], "vip_address": "10.96.0.1"}),
+    Write("create", "pool", IDS[0], {"loadbalancer_id": IDS[0], "protocol": "TCP"}),
+    Write("create", "listener", IDS[0], {
+        "loadbalancer_id": IDS[0], "protocol": "TCP", "protocol_port": 1, "protocol_port_max": 3, "default_pool_id": IDS[0],
+    }),
+    Write("create", "member", IDS[0], {"pool_id": IDS[0], "address": "10.0.0.2"}),
+    Write("create", "health-monitor", IDS[0], {"pool_id": IDS[0], "type": "HTTP"}),
+    Write("create", "floating-ip", IDS[2], {"floating_network_id": IDS[1], "loadbalancer_id": IDS[1]}),
     Write("create", "neighbour", IDS[0], {
         "network_id": IDS[1], "ip_address": "192.0.2.1", "mac_address": MACS[0], "learned": True,
     }, system=True),
@@ -162,15 +212,21 @@ ROUTED = [
 @st.composite
 def writes(draw: Any) -> Write:
     often = ["subnet", "port", "port", "port", "floating-ip", "floating-ip", "security-group", "security-group-rule"]
+    often += ["load-balancer", "pool", "listener", "member"]
     kind = draw(st.sampled_from([*FIELDS, *often]))
     optional = FIELDS[kind] | {"name": st.sampled_from(["", "", "a", "b"]), "project_id": st.sampled_from(["", "us"])}
-    required = {name: optional.pop(name) for name in REQUIRED if name in optional}
+    needed = {field.name for field in structs.fields(KINDS[kind]) if field.required}
+    required = {name: optional.pop(name) for name in REQUIRED if name in optional and name in needed}
     op = draw(st.sampled_from(["create", "create", "replace", "patch", "patch", "delete"]))
     if op == "patch":
         optional, required = optional | required, {}
     fields = {} if op == "delete" else draw(st.fixed_dictionaries(required, optional=optional))
     id = draw(id_ if op != "create" else id_ | st.none())
     return Write(op, kind, id, fields, draw(st.sampled_from([*[None] * 8, 1])), draw(st.sampled_from(PROJECTS)))
+
+
+WITH_NULLS = (RULE_MATCH, *LoadBalancer.UNIQUE[1:], Member.UNIQUE[1])
+"""Indexes in which null is a value like any other."""
 
 
 def check(topology: Topology) -> None:
@@ -185,7 +241,7 @@ def check(topology: Topology) -> None:
         unique[obj.KIND, "name", name_key(obj)] += 1
         for fields in obj.UNIQUE:
             unique[(obj.KIND, fields, *(getattr(obj, field) for field in fields))] += 1
-            assert fields == RULE_MATCH or None not in [getattr(obj, field) for field in fields]
+            assert fields in WITH_NULLS or None not in [getattr(obj, field) for field in fields]
     for port in topology.all("port").values():
         assert port.mac_address == port.mac_address.lower() and not int(port.mac_address[1], 16) & 1
         for fixed in port.fixed_ips:
@@ -206,6 +262,10 @@ def check(topology: Topology) -> None:
     for floating in topology.all("floating-ip").values():
         unique["address", floating.subnet_id, floating.floating_ip_address] += 1
         check_floating(topology, floating)
+    for balancer in topology.all("load-balancer").values():
+        if balancer.vip_subnet_id is not None:
+            unique["address", balancer.vip_subnet_id, balancer.vip_address] += 1
+        check_balancer(topology, balancer)
     assert not [key for key, times in unique.items() if times > 1]
     for network in topology.all("network"):
         nets = [ip_network(topology.get("subnet", id).cidr) for id in topology.subnets_of(network)]
@@ -214,27 +274,61 @@ def check(topology: Topology) -> None:
     check_rules(topology)
 
 
+def check_balancer(topology: Topology, balancer: Any) -> None:
+    """It is in a network inside or on a router; listeners' ports are disjoint; members can be reached."""
+    assert (balancer.router_id is None) == (balancer.vip_network_id is not None) == (balancer.vip_subnet_id is not None)
+    address = ip_address(balancer.vip_address)
+    if balancer.router_id is None:
+        subnet = topology.get("subnet", balancer.vip_subnet_id)
+        assert subnet.network_id == balancer.vip_network_id and address in ip_network(subnet.cidr)
+        assert not topology.get("network", subnet.network_id).external
+    else:
+        for port in topology.interfaces_of(balancer.router_id):
+            for fixed in port.fixed_ips:
+                assert address not in ip_network(topology.get("subnet", fixed.subnet_id).cidr)
+    taken: Counter[Any] = Counter()
+    for id in topology.listeners_of(balancer.id):
+        listener = topology.get("listener", id)
+        for number in range(listener.protocol_port, (listener.protocol_port_max or listener.protocol_port) + 1):
+            taken[listener.protocol, number] += 1
+        pool = topology.get("pool", listener.default_pool_id or "")
+        assert pool is None or (pool.loadbalancer_id, pool.protocol) == (balancer.id, listener.protocol)
+        assert listener.project_id == balancer.project_id
+    assert not [key for key, times in taken.items() if times > 1]
+    for id in topology.pools_of(balancer.id):
+        assert topology.get("pool", id).project_id == balancer.project_id
+        for member in (topology.get("member", each) for each in topology.members_of(id)):
+            assert ip_address(member.address) in ip_network(topology.get("subnet", member.subnet_id).cidr)
+            assert ip_address(member.address).version == address.version and member.project_id == balancer.project_id
+            port = topology.addresses.get((member.subnet_id, member.address), "")
+            own = {topology.get("floating-ip", each).fixed_ip_address for each in topology.floating_of(port)}
+            assert not topology.floating_to(balancer.id) or member.address not in own
+
+
 def check_identity(topology: Topology, port: Any) -> None:
     """A port has the one identity that goes with its groups and labels, and no contradictory groups."""
-    assert (port.identity is None) == (not port.security_groups and not port.labels)
+    asked = port.port_security_enabled and port.router_id is None
+    assert (port.identity is None) == (not asked and not port.security_groups and not port.labels)
     if port.identity is None:
         return
     identity = topology.identity(port.identity)
     assert identity is not None and not identity.retired
-    assert (identity.project_id, identity.security_groups, identity.labels) == (
-        port.project_id, port.security_groups, port.labels,
+    assert (identity.project_id, identity.security_groups, identity.labels, identity.port_security_enabled) == (
+        port.project_id, port.security_groups, port.labels, port.port_security_enabled,
     )  # fmt: skip
-    assert identity.id == identity_id(port.project_id, port.security_groups, port.labels)
+    assert identity.id == identity_id(port.project_id, port.security_groups, port.labels, port.port_security_enabled)
     groups = topology.all("security-group")
     found = {id for id, group in groups.items() if selects(group, port.project_id, port.labels)} | {
         *port.security_groups
     }
+    found = {id for id in found if port.port_security_enabled or groups[id].tier == "admin"}
     assert topology.groups_of_identity(port.identity) == found
     assert len({groups[id].stateful for id in found if groups[id].tier == "tenant"}) <= 1
-    assert port.router_id is None and (port.port_security_enabled or not port.security_groups)
+    assert port.router_id is None
     for id in port.security_groups:
         group = groups[id]
         assert group.tier == "admin" or group.shared or group.project_id == port.project_id
+        assert group.tier == "admin" or port.port_security_enabled
 
 
 def check_rules(topology: Topology) -> None:
@@ -263,6 +357,11 @@ def check_floating(topology: Topology, floating: Any) -> None:
     forwardings = [topology.get("port-forwarding", id) for id in topology.forwardings_of(floating.id)]
     served = [(each.internal_port_id, each.internal_ip_address) for each in forwardings]
     assert (floating.port_id is None) == (floating.fixed_ip_address is None)
+    if floating.loadbalancer_id is not None:
+        balancer = topology.get("load-balancer", floating.loadbalancer_id)
+        assert floating.port_id is None and not forwardings
+        assert (":" in balancer.vip_address) == (":" in floating.floating_ip_address)
+        assert topology.router_of_floating(floating.id) is not None
     if floating.port_id is not None:
         assert not forwardings
         served = [(floating.port_id, floating.fixed_ip_address)]
@@ -289,7 +388,7 @@ def test_batches_of_any_writes_keep_every_promise(batches: list[list[Write]], se
             except Refused as refused:
                 assert 400 <= refused.status < 500 and refused.detail
                 continue
-            for each in (*consequences(draft, edit), edit):
+            for each in (*consequences(draft, edit, allocator), edit):
                 draft.stage(each)
             if edit.value is not None and old is not None:
                 assert (edit.value == old) == (edit.value.revision_number == old.revision_number)
@@ -317,8 +416,8 @@ def test_a_draft_answers_as_the_graph_would(batch: list[Write], first: list[Writ
                 outcomes.append((refused.status, refused.field))
         assert outcomes[0] == outcomes[1]
         if not isinstance(outcomes[0][0], int):
-            topology.apply([*consequences(topology, outcomes[0]), outcomes[0]])
-            for each in (*consequences(draft, outcomes[1]), outcomes[1]):
+            topology.apply([*consequences(topology, outcomes[0], allocators[0]), outcomes[0]])
+            for each in (*consequences(draft, outcomes[1], allocators[1]), outcomes[1]):
                 draft.stage(each)
         for kind in KINDS:
             assert dict(draft.all(kind)) == dict(topology.all(kind))
@@ -327,8 +426,10 @@ def test_a_draft_answers_as_the_graph_would(batch: list[Write], first: list[Writ
         for id in IDS:
             assert draft.interfaces_of(id) == topology.interfaces_of(id)
             assert draft.routed_by(id) == topology.routed_by(id)
-            for members in ("subnets_of", "floating_of", "forwardings_of", "neighbours_in", "rules_of"):
+            for members in ("subnets_of", "floating_of", "forwardings_of", "neighbours_in", "rules_of", *OF_BALANCERS):
                 assert getattr(draft, members)(id) == getattr(topology, members)(id)
+            for address in ADDRESSES:
+                assert draft.members_at((id, address)) == topology.members_at((id, address))
         for project in ("", "us", "them", EVERYONE):
             assert draft.selectors_of(project) == topology.selectors_of(project)
             assert draft.identities_of_project(project) == topology.identities_of_project(project)
@@ -342,10 +443,12 @@ def test_what_the_random_writes_begin_with_is_admitted() -> None:
     topology, allocator = Topology(), Allocator(Random(1))
     for write in ROUTED:
         edit = admit(topology, write, allocator, "")
-        topology.apply([*consequences(topology, edit), edit])
+        topology.apply([*consequences(topology, edit, allocator), edit])
     check(topology)
     made = sum(len(topology.all(kind)) for kind in KINDS if not KINDS[kind].DERIVED)
-    assert made == len({(write.kind, write.id) for write in ROUTED}) and len(topology.all("identity")) == 1
+    default = 1 + 4
+    assert made == len({(write.kind, write.id) for write in ROUTED}) + default
+    assert len(topology.all("identity")) == 2
 
 
 JSON = st.recursive(
@@ -372,9 +475,8 @@ def test_nonsense_is_refused_and_never_a_crash(data: st.DataObject) -> None:
         fields["network_id"] = IDS[0]
     op = data.draw(st.sampled_from(["create", "replace", "patch"]))
     try:
-        topology.apply(
-            [admit(topology, Write(op, kind, IDS[0] if op != "create" else None, fields), allocator, IDS[1])]
-        )
+        edit = admit(topology, Write(op, kind, IDS[0] if op != "create" else None, fields), allocator, IDS[1])
+        topology.apply([*consequences(topology, edit, allocator), edit])
     except Refused as refused:
         assert 400 <= refused.status < 500 and refused.detail
     check(topology)

@@ -311,10 +311,40 @@ def test_addresses_are_prefixes_in_order(world: Grouped) -> None:
 # --- ports and identities ----------------------------------------------------------------------------------------
 
 
-def test_a_port_without_groups_and_labels_has_no_identity(world: Grouped) -> None:
-    port = world.port()
-    assert (port.security_groups, port.labels, port.identity) == ((), {}, None)
-    assert not world.topology.all("identity")
+def test_a_port_that_is_to_be_in_no_group_has_an_identity_too(world: Grouped) -> None:
+    port, other = world.port(), world.port()
+    assert (port.security_groups, port.labels) == ((), {}) and port.identity == other.identity is not None
+    assert not world.topology.groups_of_identity(port.identity)
+
+
+def test_only_a_port_that_no_group_is_asked_about_has_no_identity(world: Grouped) -> None:
+    port = world.port(port_security_enabled=False)
+    assert (port.security_groups, port.identity) == ((), None) and not world.topology.all("identity")
+    router = world.create("router", project_id="us")
+    world.create("subnet", network_id=world.network.id, cidr="10.0.0.0/24")
+    interface = world.create("port", network_id=world.network.id, router_id=router.id)
+    assert (interface.security_groups, interface.identity) == ((), None)
+
+
+def test_without_port_security_ports_are_known_apart_and_to_administrators_groups_only(world: Grouped) -> None:
+    guard = world.admins(selector=TIER_WEB)
+    mine = world.group(selector=TIER_WEB, stateful=False)
+    world.group(selector=[requirement("zone", "Exists")])
+    labels = {"tier": "web"}
+    secure, port = world.port(labels=labels), world.port(labels=labels, port_security_enabled=False)
+    assert port.identity not in (None, secure.identity) and not world.identity(port).port_security_enabled
+    assert world.topology.groups_of_identity(port.identity) == {guard.id}
+    assert world.topology.identities_of_group(mine.id) == {secure.identity}
+    assert world.port(labels={**labels, "zone": "a"}, port_security_enabled=False).identity, "no groups that must agree"
+    with refusal(409, "labels", "stateful"):
+        world.port(labels={**labels, "zone": "a"})
+    other = world.admins()
+    port = world.patch(port, security_groups=[other.id])
+    assert world.topology.groups_of_identity(port.identity) == {guard.id, other.id}
+    port = world.patch(port, project="us", security_groups=[])
+    assert port.security_groups == (other.id,), "an administrator put it there"
+    again = world.patch(port, port_security_enabled=True, security_groups=[])
+    assert again.identity == secure.identity
 
 
 def test_ports_with_the_same_groups_and_labels_share_an_identity(world: Grouped) -> None:
@@ -338,13 +368,15 @@ def test_an_identity_follows_groups_and_labels(world: Grouped) -> None:
     port = world.patch(port, labels={"zone": None, "tier": "db"})
     assert port.labels == {"tier": "db"} and port.identity not in (None, first)
     port = world.patch(port, labels=None)
-    assert port.identity is None
+    assert port.identity not in (None, first) and world.identity(port).labels == {}
     port = world.patch(port, labels={"tier": "web", "zone": "a"})
     assert port.identity == first, "the one that is there is found again"
     assert world.patch(port, name="x").identity == first
     port = world.patch(port, labels=None, security_groups=[world.web.id])
-    port = world.replace("port", port.id, network_id=world.network.id)
-    assert (port.security_groups, port.identity) == ((), None)
+    named = port.identity
+    port = world.replace("port", port.id, network_id=world.network.id, labels={"tier": "web"})
+    assert port.security_groups == (world.web.id,) and port.identity != named, "what is not said of groups stays"
+    assert world.replace("port", port.id, network_id=world.network.id).identity == named
 
 
 @pytest.mark.parametrize(
@@ -400,15 +432,15 @@ def test_a_port_names_groups_of_its_project_and_shared_ones(world: Grouped) -> N
 
 def test_a_tenant_neither_takes_nor_leaves_groups_of_tier_admin(world: Grouped) -> None:
     guard = world.admins()
-    port = world.create("port", "us", network_id=world.network.id)
+    port = world.create("port", "us", network_id=world.network.id, security_groups=[])
     with refusal(404, "security_groups[0]"):
         world.patch(port, project="us", security_groups=[guard.id])
     port = world.patch(port, security_groups=[guard.id])
     port = world.patch(port, project="us", security_groups=[world.web.id])
     assert set(port.security_groups) == {guard.id, world.web.id}
-    port = world.replace("port", port.id, "us", network_id=world.network.id)
+    port = world.replace("port", port.id, "us", network_id=world.network.id, security_groups=[])
     assert port.security_groups == (guard.id,) and world.identity(port).security_groups == (guard.id,)
-    assert world.patch(port, security_groups=[]).identity is None
+    assert world.patch(port, security_groups=[]).security_groups == ()
 
 
 def test_statefulness_agrees_among_the_groups_of_a_port(world: Grouped) -> None:
@@ -446,7 +478,7 @@ def test_the_identity_comes_with_the_port_in_one_batch(world: Grouped) -> None:
     for number in (7, 8):
         id = f"00000000-0000-4000-8000-00000000010{number}"
         edit = admit(draft, Write("create", "port", fields=fields), world.allocator, id)
-        for each in (*consequences(draft, edit), edit):
+        for each in (*consequences(draft, edit, world.allocator), edit):
             kinds.append(each.kind)
             draft.stage(each)
     assert kinds == ["identity", "port", "port"]
@@ -598,7 +630,7 @@ def test_a_member_that_joins_changes_no_membership(world: Grouped) -> None:
         world.allocator,
         NOBODY,
     )
-    changes = world.topology.apply([*consequences(world.topology, edit), edit])
+    changes = world.topology.apply([*consequences(world.topology, edit, world.allocator), edit])
     assert [change.kind for change in changes] == ["port"]
 
 
@@ -656,15 +688,13 @@ def test_the_documented_limits_are_the_real_ones() -> None:
     page = (Path(__file__).parents[2] / "docs" / "security-groups.md").read_text()
     rows = [line for line in page[page.index("## Limits") :].splitlines() if line.startswith("|")]
     told = {int(number) for row in rows for number in re.findall(r"\b\d+\b", row)}
-    limits = {
-        msgspec.json.schema(KINDS[kind])["$defs"][name]["properties"][field]
-        .get("maxItems")
-        or msgspec.json.schema(KINDS[kind])["$defs"][name]["properties"][field]["maxProperties"]
-        for kind, name, field in (
-            ("port", "Port", "security_groups"), ("port", "Port", "labels"),
-            ("address-group", "AddressGroup", "addresses"),
-        )
-    }  # fmt: skip
+    limits = set()
+    for kind, name, field in (
+        ("port", "Port", "security_groups"), ("port", "Port", "labels"), ("address-group", "AddressGroup", "addresses"),
+    ):  # fmt: skip
+        about = msgspec.json.schema(KINDS[kind])["$defs"][name]["properties"][field]
+        about = next((choice for choice in about.get("anyOf", ()) if choice["type"] == "array"), about)
+        limits.add(about.get("maxItems") or about["maxProperties"])
     limits |= {
         security_groups.RULES_OF_GROUP,
         security_groups.SELECTORS_OF_PROJECT,

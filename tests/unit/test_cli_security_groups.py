@@ -103,7 +103,20 @@ def test_groups_of_a_port_are_set_added_and_removed(cli: Cli, group: str, port: 
     assert gone.code == errors.NOT_FOUND and group in gone.err
     assert groups("set", port, "--no-security-group") == []
     assert groups("set", port, "--security-group", group, "--security-group", other) == sorted(ids)
-    assert groups("set", port, "--unset", "security-group") == []
+    default = json_of(cli, "security-group", "show", "default")["id"]
+    assert groups("set", port, "--unset", "security-group") == [default]
+
+
+def test_a_new_port_has_the_default_group_or_none(cli: Cli, rest: RestServer) -> None:
+    network = rest.make("/v1/networks", project_id=unique("us"))
+    create = "port", "create", "--network", network["id"]
+    port = json_of(cli, *create)
+    (default,) = json_of(cli, "security-group", "list", "--name", "default", "--project", network["project_id"])
+    assert port["security_groups"] == [default["id"]] and default["rule_count"] == 4
+    for nothing in (["--no-security-group"], ["--security-group", "none"]):
+        assert json_of(cli, *create, *nothing)["security_groups"] == []
+    assert json_of(cli, *create, "--no-port-security-enabled")["security_groups"] == []
+    assert json_of(cli, "security-group", "show", default["id"])["port_count"] == 1
 
 
 def test_labels_of_a_port_are_set_and_taken_away(cli: Cli, port: str) -> None:

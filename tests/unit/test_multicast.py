@@ -25,7 +25,7 @@ from pipelines.packets.multicast import Joined, Left, Queried
 from pipelines.punting import Reason
 from topology import scope
 from topology.changes import Edit
-from topology.model import Listener, TunnelMesh
+from topology.model import MulticastGroup, TunnelMesh
 
 from .test_scope import Follower, everything
 from .world import World
@@ -47,8 +47,8 @@ class Switches(World):
                 self.port(f"{name}{number}", "net", on=f"h{number}", ips=(f"10.0.0.{last}", f"fd00::{last}"))
 
     def listen(self, group: str, *ports: str) -> list:
-        listener = Listener(network_id="net", group=group, ports=frozenset(ports))
-        return self.apply(Edit("listener", f"net/{group}", listener))
+        known = MulticastGroup(network_id="net", group=group, ports=frozenset(ports))
+        return self.apply(Edit("multicast-group", f"net/{group}", known))
 
     def rules(self, hypervisor: str) -> list:
         compiler = Compiler()
@@ -269,7 +269,7 @@ def test_every_flow_is_as_its_table_declares() -> None:
 
 
 def change(world: Switches, rng: random.Random, number: int) -> list:
-    """One random edit of what listeners depend on."""
+    """One random edit of what multicast groups depend on."""
     topology = world.topology
     port = rng.choice(list(topology.all("port")))
     hypervisor = rng.choice(HYPERVISORS)
@@ -278,7 +278,7 @@ def change(world: Switches, rng: random.Random, number: int) -> list:
             group, ports = rng.choice([GROUP, GROUP6]), topology.ports_of("net")
             return world.listen(group, *(id for id in ports if rng.random() < 0.4))
         case 3:
-            return world.apply(Edit("listener", f"net/{GROUP}", None))
+            return world.apply(Edit("multicast-group", f"net/{GROUP}", None))
         case 4:
             return world.plug(port, hypervisor, rng.choice([None, 500 + number]))
         case 5:
@@ -319,13 +319,13 @@ def test_a_vm_compiles_the_groups_that_it_wants_and_no_others() -> None:
     for number in range(20):
         world.listen(f"239.1.1.{number}", "a1")
     world.listen(GROUP, "a2")
-    assert listeners(world, world.port("new", "net", on="h1")) == set()
-    assert listeners(world, world.plug("new", "h3")) == set()
-    assert listeners(world, world.plug("a2", "h3")) == {(h, f"net/{GROUP}") for h in HYPERVISORS}
+    assert recompiled(world, world.port("new", "net", on="h1")) == set()
+    assert recompiled(world, world.plug("new", "h3")) == set()
+    assert recompiled(world, world.plug("a2", "h3")) == {(h, f"net/{GROUP}") for h in HYPERVISORS}
 
 
-def listeners(world: World, changes: list) -> set:
-    return {(h, id) for h, (kind, id) in scope.dirty(world.topology, changes) if kind == "listener"}
+def recompiled(world: World, changes: list) -> set:
+    return {(h, id) for h, (kind, id) in scope.dirty(world.topology, changes) if kind == "multicast-group"}
 
 
 # --- memberships -------------------------------------------------------------------------------------------------
@@ -355,8 +355,8 @@ class Members:
         self.world.apply(*self.members.expire(self.now))
 
     def of(self, group: str = GROUP) -> set[str] | None:
-        listener = self.world.topology.get("listener", f"net/{group}")
-        return set(listener.ports) if listener is not None else None
+        known = self.world.topology.get("multicast-group", f"net/{group}")
+        return set(known.ports) if known is not None else None
 
 
 def many(number: int, start: int = 0) -> list[str]:
@@ -412,7 +412,7 @@ def test_who_is_gone_wants_nothing() -> None:
     members.world.apply(*members.members.forget_network("net"))
     assert members.of() is None and members.of(GROUP6) is None
     members.wait(FORGET_AFTER + 1)
-    assert not members.world.topology.all("listener")
+    assert not members.world.topology.all("multicast-group")
 
 
 def test_a_port_may_have_so_many_groups(caplog: pytest.LogCaptureFixture) -> None:
@@ -439,7 +439,7 @@ def test_a_network_may_have_so_many_groups_and_forgets_unwanted_ones_first() -> 
     members.leave("b1", *many(1, start=GROUPS_OF_NETWORK // 4))
     assert members.join("a3", GROUP) == 2
     assert members.of() == {"a3"} and members.of(many(1, start=GROUPS_OF_NETWORK // 4)[0]) is None
-    assert len(members.world.topology.all("listener")) == GROUPS_OF_NETWORK
+    assert len(members.world.topology.all("multicast-group")) == GROUPS_OF_NETWORK
 
 
 def test_who_joins_and_leaves_all_the_time_is_slowed_down() -> None:

@@ -146,16 +146,34 @@ def security_groups(rest: RestServer, network: str) -> dict[str, dict[str, Any]]
     }
 
 
+def load_balancer(rest: RestServer, network: str, vm: str) -> dict[str, dict[str, Any]]:
+    """One with all its parts, before the VM that has this address."""
+    balancer = rest.make("/v1/load-balancers", vip_network_id=network)
+    of = {"loadbalancer_id": balancer["id"], "protocol": "TCP"}
+    pool = rest.make("/v1/pools", **of, session_persistence={"type": "SOURCE_IP"})
+    made = {
+        "Listener": rest.make("/v1/listeners", **of, protocol_port=80, default_pool_id=pool["id"]),
+        "Member": rest.make("/v1/members", pool_id=pool["id"], address=vm, protocol_port=8080),
+        "HealthMonitor": rest.make("/v1/health-monitors", pool_id=pool["id"], type="HTTP"),
+    }
+    return made | {
+        "LoadBalancer": rest("GET", f"/v1/load-balancers/{balancer['id']}").json(),
+        "Pool": rest("GET", f"/v1/pools/{pool['id']}").json(),
+        "BalancerStatus": rest("GET", f"/v1/load-balancers/{balancer['id']}/status").json(),
+    }
+
+
 def test_what_is_shown_fits(rest: RestServer) -> None:
     network = rest.make("/v1/networks", name="blue")
     hypervisor = rest.make("/v1/hypervisors", name="hv1")
     made = {
         "Network": network,
         "Subnet": rest.make("/v1/subnets", network_id=network["id"], cidr="10.0.0.0/24"),
-        "Port": rest.make("/v1/ports", network_id=network["id"]),
+        "Port": (port := rest.make("/v1/ports", network_id=network["id"])),
         "Hypervisor": hypervisor,
         **outside(rest, network["id"]),
         **security_groups(rest, network["id"]),
+        **load_balancer(rest, network["id"], port["fixed_ips"][0]["ip_address"]),
         "TunnelMesh": rest("GET", "/v1/tunnel-meshes").json()["items"][0],
         "NetworkList": rest("GET", "/v1/networks").json(),
         "SystemStatus": rest("GET", "/v1/status").json(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from topology.policy import (
     DIRECTIONS,
     Connection,
     Group,
+    Policy,
     Prefixes,
     Verdict,
     members,
@@ -48,7 +50,7 @@ def judged(world: World, packet: Packet, direction: str) -> Verdict | None:
 def known_as(world: World, port: str | None) -> int:
     """The identity by which others know a port; 0 for none."""
     found = world.topology.get("port", port) if port else None
-    return found.identity or 0 if found is not None and found.port_security_enabled else 0
+    return found.identity or 0 if found is not None else 0
 
 
 def check(world: World, packet: Packet) -> str:
@@ -90,10 +92,10 @@ def test_policies_decide_as_the_oracle_does(seed: int) -> None:
         "allowed by tenant",
         "denied by no rule",
         "allowed by no rule",
-        "no policy",
     )
     for outcome in outcomes:
         assert seen[outcome] > WORLDS * PACKETS / 50, f"too few are {outcome}: {seen}"
+    assert seen["no policy"], "nor is anybody asked without port security, labels and groups"
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -144,20 +146,41 @@ def test_who_is_in_a_tenants_group_is_denied_what_no_rule_allows(world: World) -
     assert found.filters and found.stateful
 
 
-def test_labels_alone_deny_nothing(world: World) -> None:
-    world.regroup("web", labels={"tier": "web"})
+@pytest.mark.parametrize("fields", [{"security_groups": ()}, {"labels": {"tier": "web"}}])
+def test_who_is_in_no_group_is_denied_everything(world: World, fields: dict[str, Any]) -> None:
+    world.regroup("web", **fields)
     found = policy(world, "web")
-    assert found.open == DIRECTIONS and not found.filters
+    assert (found.ingress, found.egress, found.open, found.stateful) == ((), (), (), True) and found.filters
 
 
-def test_an_administrators_group_denies_only_by_rules(world: World) -> None:
+def test_an_administrators_group_alone_allows_by_rules_only(world: World) -> None:
     world.group("all", "web", tier="admin", priority=5)
-    assert not policy(world, "web").filters
+    assert policy(world, "web").open == ()
     world.rule("all", "egress", action="deny", protocol="tcp", port_range_min=25, port_range_max=25)
     found = policy(world, "web")
-    assert found.open == DIRECTIONS and found.filters
+    assert found.open == () and found.filters
     (rule,) = found.egress
     assert (rule.tier, rule.priority, rule.action, rule.protocol, rule.ports) == ("admin", 5, "deny", 6, (25, 25))
+
+
+def test_without_port_security_administrators_alone_are_asked(world: World) -> None:
+    """A tenant's groups neither close such a port nor open it, and it is nobody's peer."""
+    everyone = (LabelRequirement("tier", "Exists"),)
+    world.group("guard", tier="admin", priority=5, selector=everyone)
+    world.group("mine", "db", project_id="blue", selector=everyone)
+    world.rule("mine", remote_group_id="mine")
+    world.regroup("web", labels={"tier": "web"}, port_security_enabled=False)
+    found = policy(world, "web")
+    assert found.open == DIRECTIONS and not found.filters
+    world.rule("guard", action="deny", protocol="tcp")
+    found = policy(world, "web")
+    assert [rule.action for rule in found.ingress] == ["deny"] and found.open == DIRECTIONS and found.stateful
+    insecure, secure = number_of(world, "web"), number_of(world, "db")
+    assert members(world.topology, "mine") == {secure} and members(world.topology, "guard") == set()
+    assert world.topology.identities_of_group("guard") == {insecure}, "its rules apply there"
+    world.regroup("web", port_security_enabled=True)
+    assert number_of(world, "web") != insecure and policy(world, "web").open == ()
+    assert members(world.topology, "mine") == {secure, number_of(world, "web")}
 
 
 def test_the_order_of_rules(world: World) -> None:
@@ -241,6 +264,11 @@ def test_identities_share_their_rules(world: World) -> None:
 def test_an_unknown_identity_may_nothing(world: World) -> None:
     assert policy_of(world.topology, 77).open == () and policy_of(world.topology, 77).filters
     world.regroup("web", labels={"tier": "web"})
+    number = number_of(world, "web")
+    assert policy_of(world.topology, number) == Policy(number, True, (), (), ())
+    world.edit("identity", world.topology.identities[number], retired=True)
+    assert policy_of(world.topology, number).open == ()
+    world.regroup("web", labels={"tier": "web"}, port_security_enabled=False)
     number = number_of(world, "web")
     assert policy_of(world.topology, number).open == DIRECTIONS
     world.edit("identity", world.topology.identities[number], retired=True)

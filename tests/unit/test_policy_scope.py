@@ -79,6 +79,8 @@ def crowd() -> World:
         world.port(f"user{number}", "a", on=hypervisor, project_id="blue", security_groups=(names[1 + number],))
     for number in range(MEMBERS):
         world.port(f"p{number}", "a", on=HYPERVISORS[number % 3], project_id="blue", security_groups=("crowd",))
+    for hypervisor in HYPERVISORS:
+        world.port(f"alone-{hypervisor}", "a", on=hypervisor, project_id="blue", security_groups=())
     return world
 
 

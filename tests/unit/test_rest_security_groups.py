@@ -43,6 +43,7 @@ def made(rest: RestServer) -> dict[str, dict[str, Any]]:
     made["only-named"] = rest.make("/v1/ports", "acme", network_id=network["id"], security_groups=groups)
     made["only-labels"] = rest.make("/v1/ports", "acme", network_id=network["id"], labels={"zone": "a"})
     made["plain"] = rest.make("/v1/ports", "acme", network_id=network["id"])
+    (made["default"],) = rest("GET", "/v1/security-groups?name=default", who="acme").json()["items"]
     return made
 
 
@@ -76,7 +77,7 @@ def test_what_is_shown_with_members(rest: RestServer, made: dict[str, dict[str, 
     both = rest("GET", f"/v1/ports/{made['both']['id']}", who="acme").json()
     assert both["applied_security_groups"] == sorted(made[name]["id"] for name in ("named", "selecting", "guard"))
     plain = rest("GET", f"/v1/ports/{made['plain']['id']}").json()
-    assert (plain["applied_security_groups"], plain["identity"]) == ([], None)
+    assert plain["applied_security_groups"] == plain["security_groups"] == [made["default"]["id"]]
     for name, rules, ports in (("named", 0, 2), ("selecting", 3, 1), ("guard", 1, 1)):
         group = rest("GET", f"/v1/security-groups/{made[name]['id']}").json()
         assert (group["rule_count"], group["port_count"]) == (rules, ports), name
@@ -115,7 +116,7 @@ def test_tenants_see_shared_groups_and_their_own(rest: RestServer, made: dict[st
         ids = {item["id"] for item in rest("GET", "/v1/security-groups", who=who).json()["items"]}
         return {name for name, obj in made.items() if obj["id"] in ids}
 
-    assert seen("acme") == {"named", "selecting", "shared"} and seen("umbra") == {"shared"}
+    assert seen("acme") == {"default", "named", "selecting", "shared"} and seen("umbra") == {"shared"}
     assert seen("acme-reader") == seen("acme")
     for method, body in (("PATCH", {"name": "mine"}), ("DELETE", None)):
         for name in ("shared", "guard"):
@@ -138,7 +139,7 @@ def test_a_group_goes_with_its_rules_and_not_while_it_is_named(rest: RestServer)
     port = rest.make("/v1/ports", "umbra", network_id=network["id"], security_groups=[group["id"]])
     path = f"/v1/security-groups/{group['id']}"
     assert port["id"] in problem(rest("DELETE", path, who="umbra"), 409)
-    rest("PATCH", f"/v1/ports/{port['id']}", {"security_groups": None}, "umbra")
+    rest("PATCH", f"/v1/ports/{port['id']}", {"security_groups": []}, "umbra")
     assert rest("DELETE", path, who="umbra").status_code == 204
     for rule in rules:
         problem(rest("GET", f"/v1/security-group-rules/{rule['id']}"), 404)

@@ -44,7 +44,7 @@ def headers(world: GuardedWorld, case: Case) -> tuple[Headers, int]:
         found |= dict(zip(fields, packet.icmp, strict=True))
     if here:
         return found, world.topology.get("vif", case.sender).ofport
-    identity = sender.identity or 0 if sender.port_security_enabled else 0
+    identity = sender.identity or 0
     vni = world.topology.get("network", receiver.network_id).vni
     option = {
         f.TUN_SRC: f.ip(TUNNEL_IPS[AWAY]),
@@ -65,7 +65,7 @@ def test_packets_and_their_answers_fare_as_the_oracle_says(chunk: int) -> None:
     rng, fared = Random(f"rulesets {chunk}"), Counter[bool]()
     for _ in range(WORLDS):
         world = GuardedWorld(rng, ports=10, rules=30)
-        switch, sides = interpreter(world), Sides(world)
+        switch, sides = interpreter(world), Sides(world, tracks_sctp=True)
         cases = [random_case(rng, world, number) for number in range(1, PACKETS)]
         asked = [
             case for case in cases if case is not None and case.packet.protocol in TOLD_APART and begins(case.packet)

@@ -16,6 +16,7 @@ from topology.migration import ADDED, between
 from topology.migration import operations as migrate
 from topology.model import (
     KINDS,
+    RECORDED,
     RULE_MATCH,
     AddressGroup,
     AddressPair,
@@ -23,19 +24,25 @@ from topology.model import (
     BridgeMapping,
     FixedIp,
     FloatingIp,
+    HealthMonitor,
     HostRoute,
     Hypervisor,
     Identity,
     LabelRequirement,
+    Listener,
+    LoadBalancer,
+    Member,
     Neighbour,
     Network,
     PolicyRoute,
+    Pool,
     Port,
     PortForwarding,
     Router,
     RouterGateway,
     SecurityGroup,
     SecurityGroupRule,
+    SessionPersistence,
     StaticRoute,
     Subnet,
     TunnelMesh,
@@ -47,11 +54,11 @@ from topology.schema import (
     NOT_READ,
     Step,
     apply_order,
-    bind_operations,
     columns,
     decode,
     name_key,
     operations,
+    record_operations,
     schema,
     table,
 )
@@ -66,6 +73,7 @@ SUBNET = Subnet(
 PORT = Port(
     id=C, network_id=A, revision_number=3, mac_address="02:00:00:00:00:01", port_key=9, admin_state_up=False,
     fixed_ips=(FixedIp(B, "10.0.0.9"), FixedIp(B, "10.0.0.2")), allowed_address_pairs=(AddressPair("10.9.0.0/16"),),
+    security_groups=(),
 )  # fmt: skip
 HYPERVISOR = Hypervisor(
     id=A, name="h1", tunnel_ip="10.0.0.1", hypervisor_key=5, revision_number=1, gateway=False,
@@ -82,6 +90,7 @@ ROUTER = Router(
 INTERFACE = Port(
     id=C, network_id=B, router_id=A, revision_number=1, mac_address="02:00:00:00:00:02", port_key=10,
     fixed_ips=(FixedIp(B, "10.0.0.1"),), device_owner="network:router_interface", device_id=A,
+    security_groups=(),
 )  # fmt: skip
 FLOATING = FloatingIp(
     id=A, floating_network_id=B, subnet_id=B, floating_ip_address="192.0.2.9", mac_address="02:00:00:00:00:03", port_id=C,
@@ -113,6 +122,38 @@ IDENTITY = Identity(
     id=identity_id("us", [A, B], {"tier": "web", "empty": ""}), project_id="us", number=2**32 - 1, security_groups=(A, B),
     labels={"tier": "web", "empty": ""}, revision_number=1,
 )  # fmt: skip
+BALANCER = LoadBalancer(
+    id=A, vip_network_id=B, vip_subnet_id=C, vip_address="10.0.0.9", vip_mac_address="02:00:00:00:00:05", balancer_key=2**32 - 1,
+    revision_number=1,
+)  # fmt: skip
+ON_ROUTER = LoadBalancer(
+    id=B,
+    router_id=A,
+    vip_address="2001:db8::1",
+    vip_mac_address="02:00:00:00:00:06",
+    balancer_key=1,
+    admin_state_up=False,
+)
+POOL = Pool(
+    id=A, loadbalancer_id=B, protocol="UDP", lb_algorithm="round_robin", table_size=251, pool_key=3, on_member_down="drop",
+    session_persistence=SessionPersistence(type="SOURCE_IP", persistence_timeout=9), revision_number=1,
+)  # fmt: skip
+LISTENER = Listener(
+    id=A,
+    loadbalancer_id=B,
+    protocol="TCP",
+    protocol_port=80,
+    protocol_port_max=81,
+    default_pool_id=C,
+    revision_number=1,
+)
+BACKEND = Member(
+    id=A, pool_id=B, subnet_id=C, address="10.0.0.9", protocol_port=80, weight=0, backup=True, member_key=2**32 - 1,
+    health="down", health_detail="refused", drain_until=0, slot_weight=7, revision_number=1,
+)  # fmt: skip
+MONITOR = HealthMonitor(
+    id=A, pool_id=B, type="HTTP", http_method="GET", url_path="/up", expected_codes="200-204", revision_number=1
+)
 MEMBER = replace(PORT, project_id="us", security_groups=(A, B), labels={"tier": "web", "empty": ""}, identity=2**32 - 1)
 
 
@@ -122,7 +163,8 @@ def test_every_kind_has_a_table_and_every_field_a_column() -> None:
     for kind, cls in KINDS.items():
         assert KIND_OF[table(kind)] == kind
         hidden = set(tables[table(kind)]["columns"]) - set(cls.__struct_fields__)
-        assert hidden == ({"name_key", "address"} if kind == "floating-ip" else {"name_key"}) and hidden <= NOT_READ
+        of_its_own = {"address"} if kind in ("floating-ip", "load-balancer") else set()
+        assert hidden == {"name_key"} | of_its_own and hidden <= NOT_READ
         assert set(tables[table(kind)]["columns"]) - hidden == set(cls.__struct_fields__) - {"id"}
         assert tables[table(kind)]["isRoot"] is True
 
@@ -160,10 +202,22 @@ def test_what_must_be_unique_is_indexed() -> None:
     assert tables["Neighbour"]["indexes"][1:] == [["network_id", "ip_address"]]
     assert tables["Identity"]["indexes"][1:] == [["number"]]
     assert tables["Security_Group_Rule"]["indexes"][1:] == [["rule_key"], [*RULE_MATCH]]
+    assert tables["Load_Balancer"]["indexes"][2:] == [
+        ["vip_subnet_id", "router_id", "vip_address"],
+        ["vip_network_id", "vip_mac_address"],
+    ]
+    assert tables["Listener"]["indexes"][1:] == [["loadbalancer_id", "protocol", "protocol_port"]]
+    assert tables["Member"]["indexes"][1:] == [["member_key"], ["pool_id", "address", "protocol_port"]]
+    assert tables["Health_Monitor"]["indexes"][1:] == [["pool_id"]]
 
 
-def test_a_port_is_what_a_floating_ip_can_lose() -> None:
+def test_a_floating_ip_can_lose_what_it_leads_to() -> None:
     columns_ = schema()["tables"]["Floating_Ip"]["columns"]
+    assert columns_["loadbalancer_id"]["type"]["key"] == {
+        "type": "uuid",
+        "refTable": "Load_Balancer",
+        "refType": "weak",
+    }
     assert columns_["port_id"]["type"]["key"] == {"type": "uuid", "refTable": "Port", "refType": "weak"}
     assert columns_["floating_network_id"]["type"]["key"]["refType"] == "strong"
 
@@ -225,6 +279,13 @@ def cells(operations: list[dict[str, Any]], id: str) -> dict[str, Any]:
         ADDRESSES,
         IDENTITY,
         MEMBER,
+        BALANCER,
+        ON_ROUTER,
+        POOL,
+        replace(POOL, session_persistence=None),
+        LISTENER,
+        BACKEND,
+        MONITOR,
     ],
     ids=lambda obj: obj.KIND,
 )
@@ -329,14 +390,48 @@ def test_what_was_added_is_known_to_the_conversion() -> None:
     }
     assert {kind: {*names} for kind, names in ADDED[1, 1, 0].items()} == {k: v for k, v in needed.items() if v}
     assert not any("mutable" in c for t in between("1.0.0")["tables"].values() for c in t["columns"].values())
-    assert list(migrate((1, 1, 0))) == [], "1.2.0 added nothing to older kinds whose default is not OVSDB's"
+    assert list(migrate((1, 1, 0))) == list(migrate((1, 2, 0))), (
+        "1.2.0 added nothing to older kinds whose default is not OVSDB's"
+    )
+    (identities,) = migrate((1, 2, 0))
+    assert (identities["table"], identities["row"]) == ("Identity", {"port_security_enabled": True})
+    assert list(migrate((1, 3, 0))) == []
 
 
-def test_delete_waits_and_bind_does_not() -> None:
+def test_a_load_balancer_in_a_network_holds_its_address_among_those_of_ports() -> None:
+    address, row = operations([Step(Edit("load-balancer", A, BALANCER), None)])
+    assert address["row"] == {"subnet": ["uuid", C], "ip_address": "10.0.0.9", "position": 0}
+    assert row["row"]["address"] == ["set", [["named-uuid", address["uuid-name"]]]]
+    assert [op["op"] for op in operations([Step(Edit("load-balancer", B, ON_ROUTER), None)])] == ["insert"]
+
+
+def test_a_new_listener_waits_for_the_others_of_its_load_balancer() -> None:
+    wait, _ = operations([Step(Edit("listener", A, LISTENER), None, frozenset({C}))])
+    assert (wait["table"], wait["where"]) == ("Listener", [["loadbalancer_id", "==", ["uuid", B]]])
+    assert wait["rows"] == [{"_uuid": ["uuid", C]}]
+    renamed = replace(LISTENER, name="web", revision_number=2)
+    assert [op["op"] for op in operations([Step(Edit("listener", A, renamed), LISTENER)])] == ["wait", "update"]
+
+
+def test_how_things_are_is_recorded_without_a_revision() -> None:
+    (up,) = record_operations(
+        "member", {A: {"health": "up", "health_detail": "", "drain_until": None, "slot_weight": 5}}
+    )
+    assert (up["op"], up["table"], up["where"]) == ("update", "Member", [["_uuid", "==", ["uuid", A]]])
+    assert up["row"] == {"health": "up", "health_detail": "", "drain_until": ["set", []], "slot_weight": 5}
+    for kind, field in (("member", "weight"), ("member", "revision_number"), ("port", "name")):
+        with pytest.raises(ValueError, match=field):
+            record_operations(kind, {A: {field: 1}})
+    for kind, names in RECORDED.items():
+        for name in names:
+            assert traits(KINDS[kind])[name]["read_only"]
+
+
+def test_delete_waits_and_recording_does_not() -> None:
     wait, delete = operations([Step(Edit("port", C, None), PORT)])
     assert wait["op"] == "wait" and delete == {"op": "delete", "table": "Port", "where": [["_uuid", "==", ["uuid", C]]]}
-    here, nowhere = bind_operations({C: A, B: None})
-    assert (here["row"], nowhere["row"]) == ({"host_id": ["set", [["uuid", A]]]}, {"host_id": ["set", []]})
+    here, nowhere = record_operations("port", {C: {"host_id": A}, B: {"host_id": None}})
+    assert (here["row"], nowhere["row"]) == ({"host_id": ["uuid", A]}, {"host_id": ["set", []]})
 
 
 def test_a_subnet_takes_its_addresses_along() -> None:

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from pipelines.compiler import Compiler
+from pipelines.compiler import FEATURES, Compiler, Feature
 from topology import scope
 from topology.changes import Edit
 from topology.model import (
@@ -15,7 +15,7 @@ from topology.model import (
     FixedIp,
     FloatingIp,
     Link,
-    Listener,
+    MulticastGroup,
     Neighbour,
     PolicyRoute,
     PortForwarding,
@@ -30,9 +30,9 @@ from .world import World
 HYPERVISORS = ("h1", "h2", "h3")
 
 
-def everything(world: World) -> dict[tuple[str, tuple[str, str]], list]:
+def everything(world: World, features: tuple[Feature, ...] = FEATURES) -> dict[tuple[str, tuple[str, str]], list]:
     """What every owner wants of every hypervisor, compiled from nothing; owners that want nothing left out."""
-    compiler = Compiler()
+    compiler = Compiler(features)
     found = {}
     for hypervisor in HYPERVISORS:
         if world.topology.get("hypervisor", hypervisor) is None:
@@ -47,9 +47,9 @@ def everything(world: World) -> dict[tuple[str, tuple[str, str]], list]:
 class Follower:
     """Compiles only what scope calls dirty."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.compiler = world, Compiler()
-        self.state = everything(world)
+    def __init__(self, world: World, features: tuple[Feature, ...] = FEATURES) -> None:
+        self.world, self.compiler = world, Compiler(features)
+        self.state = everything(world, features)
 
     def follow(self, changes) -> set:
         dirty = set(scope.dirty(self.world.topology, changes))
@@ -345,12 +345,12 @@ class Editor:
         )  # fmt: skip
         return self.world.apply(Edit("neighbour", neighbour.id, neighbour))
 
-    def change_listener(self) -> list:
+    def change_multicast_group(self) -> list:
         network = self.rng.choice(INNER)
         ports = frozenset(port for port in self.topology.ports_of(network) if self.rng.random() < 0.5)
         group = self.rng.choice(["239.1.1.1", "ff05::7"])
-        listener = Listener(network_id=network, group=group, ports=ports) if ports else None
-        return self.world.apply(Edit("listener", f"{network}/{group}", listener))
+        wanted = MulticastGroup(network_id=network, group=group, ports=ports) if ports else None
+        return self.world.apply(Edit("multicast-group", f"{network}/{group}", wanted))
 
 
 @pytest.mark.parametrize("seed", range(30))

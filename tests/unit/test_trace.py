@@ -354,6 +354,15 @@ def test_who_drops_is_named(source: str, port: int, text: str) -> None:
     assert [each.id for each in end.objects] == expected
 
 
+def test_who_is_in_no_group_is_told() -> None:
+    world = Guarded()
+    world.regroup("b2", security_groups=())
+    found = world.trace("a1", "10.0.1.12", protocol="tcp", destination_port=80)
+    text = "dropped in table ingress_policy: the receiver is in no security group of its project, so nothing allows it"
+    assert (found.verdict, found.text) == ("dropped", text)
+    assert "the sender is in no security group" in world.trace("b2", "10.0.0.11").text
+
+
 @pytest.mark.parametrize("stateful", [True, False])
 def test_logging_changes_no_verdict(stateful: bool) -> None:
     world = Guarded()

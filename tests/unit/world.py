@@ -66,7 +66,10 @@ class World:
     def port(
         self, id: str, network: str, on: str | None = None, ips: tuple[str, ...] = (), **fields: object
     ) -> list[Change]:
-        """A port with the next key; its MAC address and, unless ``ips`` are given, its address follow from the key."""
+        """A port with the next key; its MAC address and, unless ``ips`` are given, its address follow from the key.
+
+        Without ``security_groups`` it is open, as those are that were made before groups; with () it is closed.
+        """
         self._keys += 1
         key = self._keys
         mac = f"02:00:00:00:{key >> 8:02x}:{key & 255:02x}"
@@ -78,26 +81,28 @@ class World:
 
     def _identified(self, port: Port) -> list[Edit]:
         """The edits that put a port with the identity that its security groups and labels have, as admission makes them."""
-        if not port.security_groups and not port.labels:
+        named, secure = tuple(sorted(port.security_groups or ())), port.port_security_enabled
+        closed = secure and port.security_groups is not None
+        if not closed and not named and not port.labels:
             return [Edit("port", port.id, replace(port, identity=None))]
-        named = tuple(sorted(port.security_groups))
-        id = identity_id(port.project_id, named, port.labels)
+        id = identity_id(port.project_id, named, port.labels, secure)
         known = self.topology.get("identity", id)
         number = known.number if known else max(self.topology.identities, default=0) + 1
         row = Identity(
-            id=id, number=number, project_id=port.project_id, security_groups=named, labels=port.labels
+            id=id, number=number, project_id=port.project_id, security_groups=named, labels=port.labels,
+            port_security_enabled=secure,
         )  # fmt: skip
         return [Edit("identity", id, row), Edit("port", port.id, replace(port, security_groups=named, identity=number))]
 
     def regroup(self, port: str, **fields: object) -> list[Change]:
-        """Give a port other ``security_groups`` or ``labels``."""
+        """Give a port other ``security_groups`` or ``labels``, or ``port_security_enabled``."""
         return self.apply(*self._identified(replace(self.topology.get("port", port), **fields)))
 
     def group(self, id: str, *members: str, **fields: object) -> list[Change]:
         """A security group that these ports name, beside those that they name already."""
         changes = self.apply(Edit("security-group", id, SecurityGroup(id=id, **fields)))
         for port in members:
-            named = self.topology.get("port", port).security_groups
+            named = self.topology.get("port", port).security_groups or ()
             changes += self.regroup(port, security_groups=(*named, id))
         return changes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Container
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import msgspec.inspect as inspect
@@ -86,7 +87,7 @@ def add_options(
     for field in fields(cls):
         if only is not None and field.name not in only:
             continue
-        structured = isinstance(field.type, inspect.VarTupleType | inspect.DictType)
+        structured = isinstance(field.type, inspect.VarTupleType | inspect.DictType | inspect.StructType)
         if (verb == "list" and structured and not _is_filter(field)) or (verb != "list" and not field.writable):
             continue
         if verb == "set" and not field.changeable:
@@ -97,9 +98,9 @@ def add_options(
             parser.add_argument(field.option, metavar=_metavar(field), action="append", **more)
         elif isinstance(field.type, inspect.BoolType):
             parser.add_argument(field.option, action=argparse.BooleanOptionalAction, **more)
-        elif structured:
+        elif structured and not isinstance(field.type, inspect.StructType):
             parser.add_argument(field.option, metavar=_metavar(field), action="append", **more)
-            if verb == "set":
+            if verb == "set" or (verb == "create" and field.nullable):
                 _add_opposite(parser, field)
         else:
             parser.add_argument(field.option, metavar=_metavar(field), **more)
@@ -113,7 +114,7 @@ def _is_filter(field: Field) -> bool:
 
 
 def _add_opposite(parser: argparse.ArgumentParser, field: Field) -> None:
-    """``--no-label KEY`` takes one of the labels away; of a list, ``--no-security-group`` takes all."""
+    """``--no-label KEY`` takes one of the labels away; of a list, ``--no-security-group`` takes all, or has none from the start."""
     opposite, dest = field.option.replace("--", "--no-", 1), f"field_{field.name}"
     if isinstance(field.type, inspect.DictType):
         parser.add_argument(opposite, metavar="KEY", action="append", dest=f"less_{field.name}", help="take it away")
@@ -127,7 +128,7 @@ def _metavar(field: Field) -> str:
             return "REQUIREMENT"
         case inspect.DictType():
             return "KEY=VALUE"
-        case inspect.VarTupleType(item_type=inspect.StructType() as item):
+        case inspect.VarTupleType(item_type=inspect.StructType() as item) | (inspect.StructType() as item):
             return ",".join(f"{_option(part.name).lstrip('-')}=…" for part in item.fields)
         case inspect.BoolType():
             return "true|false"
@@ -171,6 +172,8 @@ def _value(field: Field, given: Any, client: Client) -> Any:
         return given
     if given == NONE and field.nullable:
         return None
+    if isinstance(field.type, inspect.StructType):
+        return _struct(field, field.type, given, client)
     return _scalar(field.option, field.type, field.ref, given, client)
 
 
@@ -191,16 +194,21 @@ def _is_number(type_: Any) -> bool:
 
 
 def _item(field: Field, text: str, client: Client) -> Any:
-    """One of several values: as it is, or ``part=value,part=value``.
-
-    A part that has several values itself is repeated. A piece without a name goes on with the text before it, so that
-    text may have commas.
-    """
+    """One of several values: as it is, or by its parts."""
     (item, _, _) = _unwrap(field.type.item_type)
     if not isinstance(item, inspect.StructType):
         return text if field.ref is None else client.id_of(field.ref, KINDS[field.ref].COLLECTION, text)
     if item.cls is LabelRequirement:
         return requirement(text)
+    return _struct(field, item, text, client)
+
+
+def _struct(field: Field, item: inspect.StructType, text: str, client: Client) -> Any:
+    """A value by its parts, ``part=value,part=value``.
+
+    A part that has several values itself is repeated. A piece without a name goes on with the text before it, so that
+    text may have commas.
+    """
     parts = {_option(part.name).lstrip("-"): part for part in item.fields}
     if "=" not in text and "ip-address" in parts:
         return {"ip_address": text}
@@ -243,6 +251,15 @@ def requirement(text: str) -> dict[str, Any]:
         if found_sign:
             return {"key": key, "operator": operator, "values": [value]}
     return {"key": text, "operator": "Exists"}
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address rather than a name."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def filters(arguments: argparse.Namespace, cls: type[Object], client: Client) -> list[tuple[str, str]]:

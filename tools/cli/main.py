@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from topology.model import KINDS, Object
+from topology.model import KINDS, LoadBalancer, Object
 
-from . import fields, objects, routers, security_groups, system, trace
+from . import fields, load_balancers, objects, routers, security_groups, system, trace
 from .client import DEFAULT_ENDPOINT, Client
 from .errors import EXIT_CODES, OK, CliError
 
+_MODULES = (routers, security_groups, load_balancers)
+"""What has verbs of its own."""
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code}  {text}" for code, text in EXIT_CODES.items())
 
 
@@ -45,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser) -> None:
     summary = (cls.__doc__ or "").strip().splitlines()[0]
-    noun = nouns.add_parser(cls.KIND, help=summary, description=summary)
+    aliases = load_balancers.ALIASES.get(cls.KIND, ())
+    noun = nouns.add_parser(cls.KIND, help=summary, description=summary, aliases=aliases)
     verbs = noun.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Callable[..., int], help: str) -> argparse.ArgumentParser:
@@ -56,7 +59,8 @@ def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser) ->
     listed = verb("list", objects.list_, f"Show the {cls.COLLECTION}; options choose among them.")
     fields.add_options(listed, cls, "list")
     listed.add_argument("--status", action="append", metavar="STATUS", help="BUILD, ACTIVE, DOWN, DEGRADED or ERROR")
-    verb("show", objects.show, f"Show one {cls.KIND}.").add_argument("object", metavar="NAME|ID")
+    show = load_balancers.show if cls is LoadBalancer else objects.show
+    verb("show", show, f"Show one {cls.KIND}.").add_argument("object", metavar="NAME|ID")
     if cls.DERIVED:
         return
     if not cls.SINGLE:
@@ -78,7 +82,7 @@ def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser) ->
         verb("delete", objects.delete, f"Delete {cls.COLLECTION}.").add_argument(
             "objects", metavar="NAME|ID", nargs="+"
         )
-    for each in (*routers.VERBS.get(cls.KIND, ()), *security_groups.VERBS.get(cls.KIND, ())):
+    for each in (found for module in _MODULES for found in module.VERBS.get(cls.KIND, ())):
         own = verb(each.name, each.run, each.help)
         each.options(own)
         if each.waits:

@@ -139,7 +139,8 @@ def attach(arguments: argparse.Namespace, cls: type[Object], client: Client) -> 
 
 def detach(arguments: argparse.Namespace, cls: type[Object], client: Client) -> int:
     """``novanet floating-ip detach FLOATING-IP``."""
-    return _stand_for(arguments, cls, client, {"port_id": None, "fixed_ip_address": None})
+    nothing = {"port_id": None, "fixed_ip_address": None, "loadbalancer_id": None}
+    return _stand_for(arguments, cls, client, nothing)
 
 
 def _stand_for(arguments: argparse.Namespace, cls: type[Object], client: Client, body: dict[str, Any]) -> int:
@@ -193,7 +194,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
     ),
     "floating-ip": (
         Verb("attach", attach, "Let it stand for a VM's address.", _attached),
-        Verb("detach", detach, "Let it wait for another port.", _floating),
+        Verb("detach", detach, "Let it wait for another port or load balancer.", _floating),
     ),
 }
 """By kind."""

@@ -23,7 +23,19 @@ _COLUMNS = {
         "id", "status", "security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
         "remote_ip_prefix", "remote_group_id", "remote_address_group_id", "action",
     ),
-    "identity": ("number", "status", "port_count", "security_groups", "labels", "project_id"),
+    "identity": ("number", "status", "port_count", "security_groups", "labels", "port_security_enabled", "project_id"),
+    "load-balancer": (
+        "name", "id", "status", "operating_status", "vip_address", "vip_network_id", "router_id", "project_id",
+    ),
+    "listener": (
+        "name", "id", "status", "operating_status", "loadbalancer_id", "protocol", "protocol_port", "protocol_port_max",
+        "default_pool_id",
+    ),
+    "pool": ("name", "id", "status", "operating_status", "loadbalancer_id", "protocol", "lb_algorithm", "table_size"),
+    "member": (
+        "name", "id", "status", "operating_status", "pool_id", "address", "protocol_port", "weight", "backup", "health",
+    ),
+    "health-monitor": ("name", "id", "status", "operating_status", "pool_id", "type", "delay", "timeout"),
     "neighbour": ("id", "status", "network_id", "ip_address", "mac_address", "learned"),
     "hypervisor": ("name", "id", "status", "tunnel_ip", "ovsdb", "bridge_mappings", "gateway"),
     "tunnel-mesh": ("name", "id", "status", "tunnel_type", "udp_port", "underlay_mtu"),

@@ -8,6 +8,7 @@
 ``make run``, the tests and the benchmarks stand on it. docs/lab.md tells more.
 """
 
+from tools.lab.agent import HostAgent
 from tools.lab.clients import Address, Answers, Route, RouterAdvertisement
 from tools.lab.controller import Api, ApiError, Controller
 from tools.lab.dhcp import Lease
@@ -30,6 +31,7 @@ __all__ = [
     "BackgroundPing",
     "Controller",
     "Host",
+    "HostAgent",
     "Hypervisor",
     "Lab",
     "LabError",

@@ -104,6 +104,11 @@ class Controller:
         lab.adopt(self)
 
     @property
+    def store(self) -> str:
+        """Where its embedded store listens, as OVSDB clients write it."""
+        return f"unix:{self.state_dir / 'run' / 'intent.sock'}"
+
+    @property
     def token(self) -> str:
         """The administrator's token, from the controller's first start on."""
         return (self.state_dir / "admin.token").read_text().strip()

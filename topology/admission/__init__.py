@@ -4,7 +4,7 @@
 model and brought to one form, defaults filled in, numbers and addresses allocated, references and uniqueness
 proved against ``view``. What cannot be is ``Refused`` with an HTTP status, the field and what to do.
 
-``consequences(view, edit)`` are the edits that go with an admitted one.
+``consequences(view, edit, allocator)`` are the edits that go with an admitted one.
 
 ``view`` is a ``Topology``, or a ``Draft`` laid over one: writes admitted earlier in the same batch, not yet stored.
 """

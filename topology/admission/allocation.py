@@ -28,6 +28,8 @@ ROUTER_KEY = (1, 2**14 - 1)
 """Below 2**14, since it is the router's conntrack zone as well; the others are for security groups."""
 IDENTITY = (1, 2**32 - 1)
 RULE_KEY = (1, 2**31 - 1)
+BALANCER_KEY = MEMBER_KEY = (1, 2**32 - 1)
+POOL_KEY = (1, 2**24 - 1)
 MAC_PREFIX = "02:4e:56"
 """Of every MAC address that NovaNet makes: unicast, locally administered (IEEE 802, section 8.4), then "NV"."""
 

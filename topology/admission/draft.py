@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol, TypeVar
 
+from ..balancing_index import numbers, places
 from ..changes import Edit
 from ..indexes import rule_match
 from ..membership import selector_scope
@@ -14,6 +15,7 @@ from ..model import (
     FloatingIp,
     Hypervisor,
     Identity,
+    LoadBalancer,
     Neighbour,
     Network,
     Object,
@@ -59,6 +61,12 @@ class View(Protocol):
     @property
     def rules(self) -> Mapping[tuple[Any, ...], str]: ...
     @property
+    def balancer_keys(self) -> Mapping[int, str]: ...
+    @property
+    def pool_keys(self) -> Mapping[int, str]: ...
+    @property
+    def member_keys(self) -> Mapping[int, str]: ...
+    @property
     def mesh(self) -> TunnelMesh | None: ...
     def get(self, kind: str, id: str) -> Any: ...
     def all(self, kind: str) -> Mapping[str, Any]: ...
@@ -72,6 +80,15 @@ class View(Protocol):
     def selectors_of(self, scope: str) -> AbstractSet[str]: ...
     def identities_of_project(self, project_id: str) -> AbstractSet[int]: ...
     def ports_with(self, number: int) -> Iterable[str]: ...
+    def balancers_in(self, network_id: str) -> AbstractSet[str]: ...
+    def balancers_on(self, router_id: str) -> AbstractSet[str]: ...
+    def pools_of(self, balancer_id: str) -> AbstractSet[str]: ...
+    def listeners_of(self, balancer_id: str) -> AbstractSet[str]: ...
+    def listeners_to(self, pool_id: str) -> AbstractSet[str]: ...
+    def members_of(self, pool_id: str) -> AbstractSet[str]: ...
+    def members_at(self, place: tuple[str, str]) -> AbstractSet[str]: ...
+    def monitors_of(self, pool_id: str) -> AbstractSet[str]: ...
+    def floating_to(self, balancer_id: str) -> AbstractSet[str]: ...
     def referrers(self, kind: str, id: str) -> list[Node]: ...
 
 
@@ -132,6 +149,9 @@ class Draft:
         self.identities: Overlay[int, str] = Overlay(base.identities)
         self.rule_keys: Overlay[int, str] = Overlay(base.rule_keys)
         self.rules: Overlay[tuple[Any, ...], str] = Overlay(base.rules)
+        self.balancer_keys: Overlay[int, str] = Overlay(base.balancer_keys)
+        self.pool_keys: Overlay[int, str] = Overlay(base.pool_keys)
+        self.member_keys: Overlay[int, str] = Overlay(base.member_keys)
         self._members: dict[tuple[str, Any], set[Any]] = {}
         self._referring: dict[Node, dict[Node, None]] = {}
 
@@ -193,6 +213,42 @@ class Draft:
         yield from (id for id in self.base.ports_with(number) if id not in staged)
         yield from (id for id, port in staged.items() if port is not None and port.identity == number)
 
+    def balancers_in(self, network_id: str) -> AbstractSet[str]:
+        """Ids of the load balancers that are hosts of a network."""
+        return self._ids("balancers_in", network_id)
+
+    def balancers_on(self, router_id: str) -> AbstractSet[str]:
+        """Ids of the load balancers whose addresses are a router's."""
+        return self._ids("balancers_on", router_id)
+
+    def pools_of(self, balancer_id: str) -> AbstractSet[str]:
+        """Ids of the pools of a load balancer."""
+        return self._ids("pools_of", balancer_id)
+
+    def listeners_of(self, balancer_id: str) -> AbstractSet[str]:
+        """Ids of the listeners of a load balancer."""
+        return self._ids("listeners_of", balancer_id)
+
+    def listeners_to(self, pool_id: str) -> AbstractSet[str]:
+        """Ids of the listeners whose connections go to a pool."""
+        return self._ids("listeners_to", pool_id)
+
+    def members_of(self, pool_id: str) -> AbstractSet[str]:
+        """Ids of the members of a pool."""
+        return self._ids("members_of", pool_id)
+
+    def members_at(self, place: tuple[str, str]) -> AbstractSet[str]:
+        """Ids of the members that have an address: (subnet id, address)."""
+        return self._ids("members_at", place)
+
+    def monitors_of(self, pool_id: str) -> AbstractSet[str]:
+        """Id of the health monitor of a pool."""
+        return self._ids("monitors_of", pool_id)
+
+    def floating_to(self, balancer_id: str) -> AbstractSet[str]:
+        """Ids of the floating IPs that lead to a load balancer."""
+        return self._ids("floating_to", balancer_id)
+
     def _ports(self, index: str, key: str) -> list[Port]:
         found: list[Port] = [self.get("port", id) for id in self._ids(index, key)]
         return sorted(found, key=lambda port: port.port_key or 0)
@@ -243,6 +299,8 @@ class Draft:
         """Every index entry that an object makes."""
         if isinstance(obj, Object) and obj.name:
             yield self.names, (kind, obj.project_id, obj.name)
+        for index, number in numbers(obj):
+            yield getattr(self, index), number
         match obj:
             case Network(vni=int()):
                 yield self.vnis, obj.vni
@@ -261,6 +319,9 @@ class Draft:
             case FloatingIp():
                 yield self.addresses, (obj.subnet_id, obj.floating_ip_address)
                 yield self.macs, (obj.floating_network_id, obj.mac_address)
+            case LoadBalancer(vip_network_id=str()):
+                yield self.addresses, (obj.vip_subnet_id, obj.vip_address)
+                yield self.macs, (obj.vip_network_id, obj.vip_mac_address)
             case Port():
                 yield self.port_keys, obj.port_key
                 yield self.macs, (obj.network_id, obj.mac_address)
@@ -272,6 +333,7 @@ class Draft:
 
 def _memberships(obj: Any) -> Iterator[tuple[str, Any]]:
     """(index, key) under which an object is listed."""
+    yield from places(obj)
     match obj:
         case Subnet():
             yield "subnets_of", obj.network_id

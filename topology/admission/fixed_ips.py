@@ -7,7 +7,8 @@ from ipaddress import IPv6Address, ip_address
 from ..model import FixedIp, Port, Subnet
 from .addresses import parse_address, reserved_in, stored_prefix
 from .context import Context
-from .outside import check_free, check_pools
+from .holders import check_free
+from .outside import check_pools
 from .routing import gateway_addresses
 from .write import Refused
 

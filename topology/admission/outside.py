@@ -11,15 +11,17 @@ from ..gateways import router_between
 from ..model import FixedIp, FloatingIp, Neighbour, Network, Port, PortForwarding, Subnet
 from .addresses import mac_address, reserved_in, stored_prefix, unicast
 from .allocation import ranges
+from .balancing import check_member, check_way_in
 from .context import Context
 from .draft import View
+from .holders import check_free
 from .write import Refused
 
 # --- floating IPs ------------------------------------------------------------------------------------------------
 
 
 def floating_ip(context: Context) -> FloatingIp:
-    """An address and a MAC address of its own in a network outside, from which a router leads to the port."""
+    """An address and a MAC address of its own in a network outside, from which a router leads to the port or load balancer."""
     new: FloatingIp = context.new
     view = context.view
     outside: Network = context.visible("network", new.floating_network_id, "floating_network_id")
@@ -32,6 +34,8 @@ def floating_ip(context: Context) -> FloatingIp:
         new = replace(new, floating_ip_address=unicast(new.floating_ip_address, "floating_ip_address"))
     if new.mac_address is None:
         new = replace(new, mac_address=context.allocator.mac(view, outside.id))
+    if new.loadbalancer_id is not None:
+        check_way_in(context._replace(new=new))
     if new.port_id is None:
         if "fixed_ip_address" in context.write.fields and new.fixed_ip_address is not None:
             raise Refused(400, "fixed_ip_address", "needs a port_id")
@@ -48,6 +52,7 @@ def floating_ip(context: Context) -> FloatingIp:
         if id != new.id and other.fixed_ip_address == fixed:
             raise Refused(409, "port_id", f"{fixed} of port {port.id} has {context.held('floating-ip', id)} already")
     _check_one_way_out(view, port, fixed, "port-forwarding", "port_id")
+    check_member(context, port, fixed)
     return replace(new, fixed_ip_address=fixed)
 
 
@@ -98,13 +103,6 @@ def check_pools(context: Context, network: Network, subnet: Subnet, address: str
     pool = ranges(subnet.cidr, subnet.allocation_pools, subnet.gateway_ip)
     if context.guest(network) and int(ip_address(address)) not in pool:
         raise Refused(403, field, f"{address} is not in the allocation pools of subnet {subnet.id}")
-
-
-def check_free(context: Context, subnet: Subnet, address: str, field: str) -> None:
-    """Nobody else has the address. Raises Refused(409)."""
-    holder = context.view.addresses.get((subnet.id, address))
-    kind = "port" if holder is None or context.view.get("port", holder) is not None else "floating-ip"
-    context.holds(kind, holder, f"{address} of subnet {subnet.id}", field)
 
 
 def _port_inside(context: Context, port_id: str, field: str) -> Port:
@@ -170,6 +168,9 @@ def port_forwarding(context: Context) -> PortForwarding:
     floating: FloatingIp = context.visible("floating-ip", new.floating_ip_id, "floating_ip_id")
     if floating.port_id is not None:
         what = f"floating-ip {floating.id} stands for port {floating.port_id} as a whole: detach it first"
+        raise Refused(409, "floating_ip_id", what)
+    if floating.loadbalancer_id is not None:
+        what = f"floating-ip {floating.id} leads to load-balancer {floating.loadbalancer_id}: detach it first"
         raise Refused(409, "floating_ip_id", what)
     for id in context.view.forwardings_of(floating.id):
         other: PortForwarding = context.view.get("port-forwarding", id)

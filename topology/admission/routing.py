@@ -8,8 +8,19 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..gateways import router_between
-from ..model import FixedIp, FloatingIp, Network, PolicyRoute, Port, PortForwarding, Router, StaticRoute, Subnet
+from ..gateways import router_between, router_to_balancer
+from ..model import (
+    FixedIp,
+    FloatingIp,
+    LoadBalancer,
+    Network,
+    PolicyRoute,
+    Port,
+    PortForwarding,
+    Router,
+    StaticRoute,
+    Subnet,
+)
 from .addresses import parse_prefix, reserved_in, stored_prefix, unicast
 from .allocation import ROUTER_KEY
 from .context import Context
@@ -161,6 +172,11 @@ def interface_addresses(context: Context, fixed_ips: tuple[FixedIp, ...]) -> Non
                 if own.version == prefix.version and own.overlaps(prefix):
                     what = f"{own} of subnet {subnet_id} overlaps {prefix}, where the router has port {port.id}"
                     raise Refused(409, "fixed_ips", what)
+    for id in view.balancers_on(new.router_id or ""):
+        balancer: LoadBalancer = view.get("load-balancer", id)
+        if any(ip_address(balancer.vip_address or "") in prefix for prefix in mine.values()):
+            what = f"{balancer.vip_address} is the router's for {context.held('load-balancer', id)}: delete that first"
+            raise Refused(409, "fixed_ips", what)
     router: Router = view.get("router", new.router_id or "")
     for hop in _next_hops(router):
         if any(fixed.ip_address == hop for fixed in fixed_ips):
@@ -212,6 +228,10 @@ def release(view: View, port: Port, keep: Collection[str | None] = (), field: st
             if router_between(view, served, address, outside) == router.id:
                 what = f"floating-ip {floating.id} needs router {router.id}"
                 raise Refused(409, field, f"{what}: detach it, or delete it and its port forwardings, first")
+        balancer: LoadBalancer | None = view.get("load-balancer", floating.loadbalancer_id or "")
+        if balancer is not None and (balancer.vip_subnet_id in gone or (not keep and port.network_id == outside)):
+            if router_to_balancer(view, balancer, outside) == router.id:
+                raise Refused(409, field, f"floating-ip {floating.id} needs router {router.id}: detach it first")
 
 
 def _next_hops(router: Router) -> Iterator[str]:

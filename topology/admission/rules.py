@@ -22,6 +22,7 @@ from ..model import (
 )
 from ..mtu import max_mtu, underlay_version
 from ..names import labels
+from . import balancing
 from .addresses import (
     Prefix,
     mac_address,
@@ -36,6 +37,7 @@ from .allocation import HYPERVISOR_KEY, PORT_KEY, SERVICE_MAC, VNI
 from .context import Context
 from .draft import View
 from .fixed_ips import fixed_ips
+from .holders import kind_of
 from .outside import check_addresses_kept, floating_ip, neighbour, port_forwarding
 from .routing import interface, interface_addresses, router
 from .security_groups import address_group, identity, membership, security_group, security_group_rule
@@ -218,10 +220,10 @@ def port(context: Context) -> Port:
         mac_address=mac,
         port_key=key,
         dns_name=_host_name(context),
-        allowed_address_pairs=_pairs(new.allowed_address_pairs),
+        allowed_address_pairs=_pairs(context, mac),
     )
-    if new.security_groups or new.labels or new.identity is not None:
-        new = membership(context._replace(new=new))
+    _check_port_security(context)
+    new = membership(context._replace(new=new))
     addresses = fixed_ips(context._replace(new=new))
     if new.router_id is not None:
         interface_addresses(context._replace(new=new), addresses)
@@ -244,8 +246,7 @@ def _mac(context: Context) -> str:
     if context.guest(view.get("network", new.network_id)):
         raise Refused(403, "mac_address", "is chosen by NovaNet in networks of others: who is outside may have it")
     holder = view.macs.get((new.network_id, mac))
-    kind = "port" if holder is None or view.get("port", holder) is not None else "floating-ip"
-    context.holds(kind, holder, f"{mac} in network {new.network_id}", "mac_address")
+    context.holds(kind_of(view, holder), holder, f"{mac} in network {new.network_id}", "mac_address")
     return mac
 
 
@@ -279,9 +280,21 @@ def _check_options(options: Iterable[DhcpOption]) -> None:
         seen.add((each.ip_version, code))
 
 
-def _pairs(pairs: tuple[AddressPair, ...]) -> tuple[AddressPair, ...]:
+def _check_port_security(context: Context) -> None:
+    """In a network of others a port cannot do without: it could pass for any other port there. Raises Refused(403)."""
+    new, old = context.new, context.old
+    if new.port_security_enabled or (old is not None and not old.port_security_enabled):
+        return
+    if context.guest(context.view.get("network", new.network_id)):
+        raise Refused(403, "port_security_enabled", "stays true in networks of others: their owner may switch it off")
+
+
+def _pairs(context: Context, own: str) -> tuple[AddressPair, ...]:
+    """The allowed address pairs, as the store has them. None has the MAC address that is another port's own."""
+    new: Port = context.new
+    before = context.old.allowed_address_pairs if context.old is not None else ()
     found: dict[AddressPair, None] = {}
-    for position, pair in enumerate(pairs):
+    for position, pair in enumerate(new.allowed_address_pairs):
         path = f"allowed_address_pairs[{position}]"
         prefix = parse_prefix(pair.ip_address, f"{path}.ip_address")
         address = str(prefix) if "/" in pair.ip_address and prefix.num_addresses > 1 else str(prefix.network_address)
@@ -289,6 +302,10 @@ def _pairs(pairs: tuple[AddressPair, ...]) -> tuple[AddressPair, ...]:
         same = AddressPair(address, mac)
         if same in found:
             raise Refused(400, path, "is listed twice")
+        if mac is not None and mac != own and same not in before:
+            holder = context.view.macs.get((new.network_id, mac))
+            what = f"{mac} in network {new.network_id}"
+            context.holds(kind_of(context.view, holder), holder, what, f"{path}.mac_address")
         found[same] = None
     return tuple(found)
 
@@ -369,6 +386,7 @@ RULES: dict[str, Callable[[Context], Object]] = {
     "security-group-rule": security_group_rule,
     "identity": identity,
     "port": port,
+    **balancing.RULES,
     "floating-ip": floating_ip,
     "port-forwarding": port_forwarding,
     "neighbour": neighbour,

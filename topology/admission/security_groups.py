@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
 from .. import ip_protocols
 from ..changes import Edit
 from ..indexes import rule_match
-from ..membership import identity_id, selecting, selector_scope, selects
+from ..membership import identity_id, selecting, selector_scope, selects, takes
 from ..model import (
     ADMIN,
     TENANT,
@@ -24,6 +24,7 @@ from ..model import (
 from .addresses import parse_prefix
 from .allocation import IDENTITY, RULE_KEY
 from .context import Context
+from .default_group import DEFAULT, default_group
 from .draft import View
 from .write import Refused
 
@@ -61,6 +62,8 @@ def _check_tier(group: SecurityGroup) -> None:
     if group.tier == ADMIN:
         if group.project_id:
             raise Refused(400, "project_id", "a group of tier admin belongs to no project: leave project_id out")
+        if group.name == DEFAULT:
+            raise Refused(400, "name", "is the name of tenants' groups of ports for which none was named")
         if not group.stateful:
             raise Refused(400, "stateful", "goes with tier tenant: what is asked before it knows connections")
         if group.shared:
@@ -214,53 +217,84 @@ def _check_ports(low: int | None, high: int | None) -> None:
 
 
 def membership(context: Context) -> Port:
-    """The port with its groups in order, each visible to the writer, and the identity that follows from groups and labels."""
+    """The port with its groups in order, and the identity that follows from groups and labels; a router's has neither."""
     new: Port = context.new
     old: Port | None = context.old
-    new = replace(new, security_groups=_named(context))
-    if new.security_groups and not new.port_security_enabled:
-        raise Refused(409, "security_groups", "need port_security_enabled: without it nothing of the port is filtered")
-    if not new.security_groups and not new.labels:
+    if new.router_id is not None:
+        return replace(new, security_groups=())
+    new = replace(new, security_groups=_groups(context))
+    if not new.port_security_enabled and not new.security_groups and not new.labels:
         return replace(new, identity=None)
-    if old is not None and _of(old) == _of(new) and old.identity is not None:
-        return new
+    if old is not None and _of(old) == _of(new):
+        # one of a database that knew no group default is open without an identity, until its groups are written
+        if old.identity is not None or _wish(context) == "kept":
+            return new
     return replace(new, identity=_number(context._replace(new=new)))
 
 
 def _of(port: Port) -> tuple[Any, ...]:
     """What decides a port's identity."""
-    return port.project_id, port.security_groups, port.labels
+    return port.project_id, port.security_groups, port.labels, port.port_security_enabled
 
 
-def _named(context: Context) -> tuple[str, ...]:
-    """The groups that the port names, sorted. What is new among them the writer must see; a tenant's write leaves those
-    of tier admin as an administrator has set them."""
+def _wish(context: Context) -> Literal["given", "default", "kept"]:
+    """Where a port's groups come from. Who writes none gets the default where the port is new or comes under the rule of
+    groups, and where a merge patch takes them away by null."""
+    write, new, old = context.write, context.new, context.old
+    if write.fields.get("security_groups") is not None:
+        return "given"
+    open_before = old is None or not old.port_security_enabled or (old.identity is None and new.labels != old.labels)
+    reset = write.op == "patch" and "security_groups" in write.fields
+    return "default" if reset or (open_before and new.port_security_enabled) else "kept"
+
+
+def _groups(context: Context) -> tuple[str, ...]:
+    """The groups that the port names, sorted. Those of tier admin stay as an administrator has set them. Without port
+    security it names no others: a replacement that says nothing of groups takes it out of those, a patch is refused."""
+    view, new = context.view, context.new
+    secure: bool = new.port_security_enabled
+    before = frozenset(context.old.security_groups or ()) if context.old is not None else frozenset()
+    named = admins = {id for id in before if view.get("security-group", id).tier == ADMIN}
+    match _wish(context):
+        case "given":
+            named = _given(context, before) | (admins if context.write.project is not None else set())
+        case "default" if secure:
+            named = admins | {default_group(view, new.project_id).id}
+        case "kept" if secure or context.write.op == "patch":
+            named = {*before}
+    if not secure and any(view.get("security-group", id).tier == TENANT for id in named):
+        what = "need port_security_enabled: without it the port can be in groups of tier admin only, so take it out, []"
+        raise Refused(409, "security_groups", what)
+    return tuple(sorted(named))
+
+
+def _given(context: Context, before: Collection[str]) -> set[str]:
+    """The groups that the writer gives; what is new among them the writer must see."""
     new: Port = context.new
-    before = frozenset(context.old.security_groups) if context.old is not None else frozenset()
-    named = set(new.security_groups)
-    if len(named) < len(new.security_groups):
+    given = new.security_groups or ()
+    if len(set(given)) < len(given):
         raise Refused(400, "security_groups", "names a group twice")
-    tenant = context.write.project is not None
-    for position, id in enumerate(new.security_groups):
+    for position, id in enumerate(given):
         if id not in before:
             group = context.visible("security-group", id, f"security_groups[{position}]")
             if group.tier == TENANT and not group.shared and group.project_id != new.project_id:
                 what = f"security-group {id} is of project {group.project_id!r} and not shared, the port of {new.project_id!r}"
                 raise Refused(409, f"security_groups[{position}]", what)
-    if tenant:
-        named |= {id for id in before - named if context.view.get("security-group", id).tier == ADMIN}
-    return tuple(sorted(named))
+    return set(given)
 
 
 def _number(context: Context) -> int:
     """The number of the port's identity: the one that such ports have, or a free one when its groups go together."""
     view, new = context.view, context.new
-    known: Identity | None = view.get("identity", identity_id(new.project_id, new.security_groups, new.labels))
+    secure: bool = new.port_security_enabled
+    known: Identity | None = view.get("identity", identity_id(new.project_id, new.security_groups, new.labels, secure))
     if known is not None and next(iter(view.ports_with(known.number)), None) is not None:
         return known.number
-    groups = {id: view.get("security-group", id) for id in new.security_groups}
-    groups |= {group.id: group for group in selecting(view, new.project_id, new.labels)}
-    _check_one_statefulness(groups.values(), "labels" if new.labels and not new.security_groups else "security_groups")
+    groups = {id: view.get("security-group", id) or default_group(view, new.project_id) for id in new.security_groups}
+    if secure:
+        groups |= {group.id: group for group in selecting(view, new.project_id, new.labels)}
+    labels_alone = new.labels and not context.write.fields.get("security_groups")
+    _check_one_statefulness(groups.values(), "labels" if labels_alone else "security_groups")
     if known is not None:
         return known.number
     there = view.identities_of_project(new.project_id)
@@ -276,10 +310,11 @@ def identity_of(view: View, port: Port) -> Iterator[Edit]:
     id = view.identities.get(port.identity)
     known: Identity | None = view.get("identity", id) if id is not None else None
     if known is None:
-        id = identity_id(port.project_id, port.security_groups, port.labels)
+        named, secure = port.security_groups or (), port.port_security_enabled
+        id = identity_id(port.project_id, named, port.labels, secure)
         made = Identity(
-            id=id, project_id=port.project_id, number=port.identity, security_groups=port.security_groups,
-            labels=port.labels, revision_number=1,
+            id=id, project_id=port.project_id, number=port.identity, security_groups=named, labels=port.labels,
+            port_security_enabled=secure, revision_number=1,
         )  # fmt: skip
         yield Edit("identity", id, made)
     elif known.retired:
@@ -319,6 +354,8 @@ def _check_agreement(view: View, group: SecurityGroup, field: str) -> None:
     numbers: Iterable[int] = view.identities if group.shared else view.identities_of_project(group.project_id)
     for number in numbers:
         found: Identity = view.get("identity", view.identities[number])
+        if not takes(group, found):
+            continue
         if group.id not in found.security_groups and not selects(group, found.project_id, found.labels):
             continue
         others = {id: view.get("security-group", id) for id in found.security_groups}

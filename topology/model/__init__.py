@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from msgspec import field
 
+from .balancing import HealthMonitor, Listener, LoadBalancer, Member, Pool, SessionPersistence
 from .base import UUID_PATTERN, Object, Status, encode, traits
 from .hypervisors import BridgeMapping, Hypervisor, TunnelMesh
 from .networks import AllocationPool, HostRoute, Network, Subnet
-from .observations import Bridge, Link, Listener, Vif
+from .observations import Bridge, Handover, Link, MulticastGroup, Vif
 from .outside import FloatingIp, Neighbour, PortForwarding
 from .ports import AddressPair, DhcpOption, FixedIp, Port
 from .routers import PolicyRoute, Router, RouterGateway, StaticRoute
@@ -47,6 +48,11 @@ KINDS: dict[str, type[Object]] = {
         SecurityGroupRule,
         Identity,
         Port,
+        LoadBalancer,
+        Pool,
+        Listener,
+        Member,
+        HealthMonitor,
         FloatingIp,
         PortForwarding,
         Neighbour,
@@ -56,10 +62,17 @@ KINDS: dict[str, type[Object]] = {
 }
 """Every kind of the intent store, in an order in which references point backwards."""
 
+RECORDED: dict[str, tuple[str, ...]] = {
+    "port": ("host_id",),
+    "member": ("health", "health_detail", "drain_until", "slot_weight"),
+}
+"""Fields that tell how things are rather than what is wanted: they change without a new revision."""
+
 __all__ = [
-    "ADMIN", "KINDS", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair", "AllocationPool", "Bridge",
-    "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "HostRoute", "Hypervisor", "Identity", "LabelRequirement",
-    "Link", "Listener", "Neighbour", "Network", "Object", "PolicyRoute", "Port", "PortForwarding", "Router",
-    "RouterGateway", "SecurityGroup", "SecurityGroupRule", "StaticRoute", "Status", "Subnet", "TunnelMesh", "Vif",
-    "encode", "field", "traits",
+    "ADMIN", "KINDS", "RECORDED", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair",
+    "AllocationPool", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "Handover", "HealthMonitor",
+    "HostRoute", "Hypervisor", "Identity", "LabelRequirement", "Link", "Listener", "LoadBalancer", "Member",
+    "MulticastGroup", "Neighbour", "Network", "Object", "PolicyRoute", "Pool", "Port", "PortForwarding", "Router",
+    "RouterGateway", "SecurityGroup", "SecurityGroupRule", "SessionPersistence", "StaticRoute", "Status", "Subnet",
+    "TunnelMesh", "Vif", "encode", "field", "traits",
 ]  # fmt: skip

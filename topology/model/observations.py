@@ -22,6 +22,8 @@ class Bridge(Struct, frozen=True, kw_only=True):
 
     hypervisor_id: str
     tunnel_ofport: int | None = None
+    agent_ofport: int | None = None
+    """The port of the hypervisor's agent (``topology.health``)."""
     provider_ofports: tuple[tuple[str, int], ...] = ()
     """(physical network, OpenFlow port towards it) for each mapping that is in place."""
     underlay_mtu: int | None = None
@@ -41,7 +43,18 @@ class Link(Struct, frozen=True, kw_only=True):
     """Whether ``up`` can be believed: the session was up since the port was made, or had the time to come up."""
 
 
-class Listener(Struct, frozen=True, kw_only=True):
+class Handover(Struct, frozen=True, kw_only=True):
+    """A port's way from one identity to another, until the switches that are to know the new one do. Its id in the graph is
+    the port's. Identities are numbers, 0 for none.
+    """
+
+    told: int | None
+    """The identity that flows tell of the port as yet; None: its own."""
+    former: frozenset[int]
+    """Those whose rules stay where the port is, since flows there may still tell them."""
+
+
+class MulticastGroup(Struct, frozen=True, kw_only=True):
     """Who wants a multicast group in a network, as IGMP and MLD told. Its id in the graph is ``network/group``.
 
     Without ports the group is known, and nobody wants it any more.

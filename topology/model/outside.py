@@ -10,7 +10,7 @@ from .base import IMMUTABLE, READ_ONLY, Ip, Mac, Object, Uuid, reference
 
 
 class FloatingIp(Object, frozen=True, kw_only=True):
-    """An address outside that stands for a VM's address, on the VM's own hypervisor."""
+    """An address outside that stands for a VM's address, on the VM's own hypervisor; or for a load balancer's."""
 
     KIND = "floating-ip"
     COLLECTION = "floating-ips"
@@ -25,6 +25,13 @@ class FloatingIp(Object, frozen=True, kw_only=True):
     ] = None
     fixed_ip_address: Annotated[
         Ip | None, Meta(description="which of the port's addresses; the first of the same version when left out")
+    ] = None
+    loadbalancer_id: Annotated[
+        Uuid | None,
+        Meta(
+            extra={"ref": "load-balancer", "weak": True},
+            description="the load balancer that it is the way to, not a VM",
+        ),
     ] = None
 
 

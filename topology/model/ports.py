@@ -53,18 +53,29 @@ class Port(Object, frozen=True, kw_only=True):
         | None
     ) = None
     allowed_address_pairs: Annotated[tuple[AddressPair, ...], Meta(max_length=64)] = ()
-    port_security_enabled: bool = True
+    port_security_enabled: Annotated[
+        bool,
+        Meta(description="whether it may send by its own addresses only, and is closed but for what groups allow"),
+    ] = True
     router_id: Annotated[
         Uuid | None,
         reference("router"),
         IMMUTABLE,
         Meta(description="makes it an interface of this router, with the subnets' gateway addresses unless told"),
     ] = None
-    security_groups: Annotated[
-        tuple[Uuid, ...],
-        reference("security-group"),
-        Meta(max_length=32, description="ids of the groups whose rules hold for it, beside those that select it"),
-    ] = ()
+    security_groups: (
+        Annotated[
+            tuple[Uuid, ...],
+            reference("security-group"),
+            Meta(
+                max_length=32,
+                extra={"allocated": True},
+                description="ids of the groups whose rules hold for it, beside those that select it; the project's "
+                "`default` when left out, none when []: then nothing reaches it",
+            ),
+        ]
+        | None
+    ) = None
     labels: Annotated[
         dict[LabelKey, LabelValue],
         Meta(max_length=64, description="by which security groups select it"),
@@ -82,5 +93,5 @@ class Port(Object, frozen=True, kw_only=True):
     identity: Annotated[
         int | None,
         READ_ONLY,
-        Meta(description="32-bit number of its identity in the switches; none without security groups and labels"),
+        Meta(description="32-bit number of its identity in the switches; none where no group can be asked"),
     ] = None

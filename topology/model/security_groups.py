@@ -164,6 +164,9 @@ class Identity(Object, frozen=True, kw_only=True):
         tuple[Uuid, ...], READ_ONLY, Meta(description="those that the ports name, sorted; they may be gone")
     ] = ()
     labels: Annotated[dict[str, str], READ_ONLY] = {}
+    port_security_enabled: Annotated[
+        bool, READ_ONLY, Meta(description="whether the ports have it; else groups of tier admin alone are asked")
+    ] = True
     retired: Annotated[
         bool,
         READ_ONLY,
