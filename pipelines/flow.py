@@ -72,7 +72,7 @@ class Flow(Struct, frozen=True, gc=False):
         return bytes((self.table,)) + self.priority.to_bytes(2, "big") + self.match
 
 
-class Bucket(Struct, frozen=True):
+class Bucket(Struct, frozen=True, cache_hash=True):
     """Some of a group's actions. ``weight`` counts in a ``select`` group.
 
     In a ``fast_failover`` group the first bucket is used whose ``watch_port``, an OpenFlow port, is up, or in whose

@@ -150,7 +150,7 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
     sends: tuple[Action, ...] = ()
     peers = peers_to_copy(topology, hypervisor, network_id, spread)
     if peers:
-        buckets = [Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in peers]
+        buckets = {key: Bucket((set_field(f.PEER, key), resubmit(t.TUNNEL_OUTPUT.number))) for key in peers}
         groups, to_all = copies(vni, buckets, remote=True)
         yield from groups
         sends = (set_field(f.OUT_PORT_KEY, 0), *to_all)

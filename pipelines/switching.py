@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from topology.graph import Topology
 from topology.model import Port
@@ -57,12 +58,15 @@ def network(topology: Topology, hypervisor: str, network_id: str) -> Iterator[Ru
     ports = [port for port in topology.local_ports(network_id, hypervisor) if port.admin_state_up]
     if not ports:
         return
-    groups, to_all = copies(
-        vni,
-        [Bucket((set_field(f.OUT_PORT_KEY, port.port_key or 0), resubmit(t.INGRESS_ADMIT.number))) for port in ports],
-    )
+    groups, to_all = copies(vni, {port.port_key or 0: _copy(port.port_key or 0) for port in ports})
     yield from groups
     yield Flow(t.FLOOD.number, PORT, match(f.NETWORK(vni)), to_all, goto=t.TUNNEL_FLOOD.number)
+
+
+@lru_cache(maxsize=1 << 16)
+def _copy(key: int) -> Bucket:
+    """A port's copy of a broadcast; kept, since each port that comes or goes has those of its network compiled again."""
+    return Bucket((set_field(f.OUT_PORT_KEY, key), resubmit(t.INGRESS_ADMIT.number)))
 
 
 def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:

@@ -8,6 +8,7 @@ Both are cut from OFPT_GROUP_MOD and OFPT_METER_MOD so that what a switch descri
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct, error
 
 from pipelines.flow import ALIVE, Bucket, Group, Meter
@@ -45,8 +46,12 @@ def encode_group(group: Group, version: int) -> bytes:
     return bytes([KINDS[group.kind]]) + len(buckets).to_bytes(2, "big") + buckets
 
 
+@lru_cache(maxsize=1 << 15)
 def _encode_bucket(number: int, bucket: Bucket, kind: str, version: int) -> bytes:
-    """A bucket; only those of a select group have a weight, only those of a fast failover group watch something."""
+    """A bucket; only those of a select group have a weight, only those of a fast failover group watch something.
+
+    Remembered: those of a broadcast are encoded again with each port that comes or goes.
+    """
     actions = encode_actions(bucket.actions, version)
     weight = bucket.weight if kind == "select" else 0
     watched_port = watched_group = ANY

@@ -91,7 +91,7 @@ class Controller(World):
     def _told(self, key: bytes, hypervisor: str) -> int:
         for rule in Compiler().rules(self.topology, hypervisor, PORT):
             if isinstance(rule, Flow) and (rule.table, rule.match) == (t.IDENTITY.number, key):
-                return next(n for n in self.topology.identities if set_field(f.FOUND, n) in rule.actions)
+                return next((n for n in self.topology.identities if set_field(f.FOUND, n) in rule.actions), 0)
         return 0
 
     def here(self) -> set[int]:

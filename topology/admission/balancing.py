@@ -279,7 +279,7 @@ def _check_host(context: Context) -> None:
         raise Refused(409, "address", f"{new.address} is that of {context.held('load-balancer', holder)}, not of a VM")
     if port is not None and port.router_id is not None:
         raise Refused(409, "address", f"{new.address} is that of {context.held('port', port.id)}, which is a router's")
-    subnet: Subnet = context.view.get("subnet", new.subnet_id)
+    subnet: Subnet = context.view.get("subnet", new.subnet_id or "")
     if int(ip_address(new.address)) in reserved_in(stored_prefix(subnet.cidr)):
         raise Refused(400, "address", f"{new.address} is no host address of {subnet.cidr}")
 
