@@ -6,9 +6,9 @@ for an end of the connections of the port that had it before.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from pipelines.policy import identity_of, zone
 from topology.changes import Change
 
 if TYPE_CHECKING:
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class Connections:
-    """Has the zone of a port forgotten when it is plugged, not when it is only seen again."""
+    """Has zones of a port forgotten when it is plugged, not when it is only seen again."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, zones: Callable[[int], Iterable[int]]) -> None:
+        """``zones`` gives them for an OpenFlow port number."""
         self.core = core
+        self.zones = zones
         self.forgotten = 0
         """Zones."""
         core.subscribe(self._changed)
@@ -30,9 +32,10 @@ class Connections:
                 continue
             before = change.old.ofport if change.old is not None else None
             port = self.core.topology.get("port", change.id)
-            if before == change.new.ofport or port is None or not identity_of(port):
+            if before == change.new.ofport or port is None:
                 continue
             if before is None and port.host_id == change.new.hypervisor_id:
                 continue  # it was there before this controller was
-            self.forgotten += 1
-            self.core.engine.forget_connections(change.new.hypervisor_id, zone(change.new.ofport))
+            for zone in self.zones(change.new.ofport):
+                self.forgotten += 1
+                self.core.engine.forget_connections(change.new.hypervisor_id, zone)

@@ -5,6 +5,7 @@ from typing import Any
 from novanet_apps.base import NovaNetApp
 from novanet_apps.connections import Connections
 from pipelines.compiler import POLICY
+from pipelines.policy import zone
 
 
 class SecurityGroups(NovaNetApp):
@@ -14,4 +15,4 @@ class SecurityGroups(NovaNetApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.connections = Connections(self.core)
+        self.connections = Connections(self.core, lambda ofport: (zone(ofport),))

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from topology.graph import Topology
 
 from . import (
+    balancing,
+    balancing_pools,
     gateways,
     health,
     multicast,
@@ -65,6 +67,15 @@ POLICY = Feature(
     "policy", {"base": policy.base, "port": policy.port, "router": policy.router, "policy": rulesets.policy}
 )
 HEALTH = Feature("health", {"base": health.base, "member": health.member})
+BALANCING = Feature(
+    "balancing",
+    {
+        "base": balancing.base,
+        "port": policy.who,
+        "load-balancer": balancing.load_balancer,
+        "pool": balancing_pools.pool,
+    },
+)
 
 FEATURES = (
     SWITCHING,
@@ -79,6 +90,7 @@ FEATURES = (
     MULTICAST,
     POLICY,
     HEALTH,
+    BALANCING,
 )
 
 

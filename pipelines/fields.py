@@ -245,8 +245,21 @@ KEPT = Bits(FLAGS, 11, 1)
 """The connection stays even when the rule that allows it is gone."""
 ASKS = Bits(FLAGS, 12, 1)
 """ARP, or a neighbour solicitation."""
+HAIRPIN = Bits(FLAGS, 13, 1)
+"""The load balancer has chosen the very VM that sends the packet."""
+PINNED = Bits(FLAGS, 14, 1)
+"""MEMBER is the one that the client had before."""
 ZONE = Bits(FLAGS, 16, 16)
 """Conntrack zone of the VM port that sends, or gets, the packet."""
+ZONE_KIND = Bits(FLAGS, 30, 2)
+"""What the zone is for: 1 policy, 2 load balancing, 3 members that reach themselves; 0: it is a router's."""
+BALANCER = register(8)
+"""Key of the load balancer that the packet is for."""
+MEMBER = register(9)
+"""Key of the member that gets the new connection."""
+TABLE = register(12)
+"""Key of the pool (24 bits), and which of its tables of slots is looked at (8 bits)."""
+POOL = Bits(TABLE, 8, 24)
 PUNT = register(0)
 """Why the packet goes to the controller: one of ``punting.Reason``."""
 ROUTER = register(7)

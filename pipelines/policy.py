@@ -29,8 +29,9 @@ COPY, COMMIT, WAIT = 200, 100, 50
 NOBODY = 100
 GIVEN_UP, TO_PORT, TO_OUTSIDE, STAYS = 400, 300, 200, 100
 
-FIRST_ZONE, ZONES = 0x4000, 0xC000
-"""Conntrack zones of ports; the lower ones are routers' (``nat``)."""
+POLICY_ZONE, BALANCING_ZONE, HAIRPIN_ZONE, ZONES = 0x4000, 0x8000, 0xC000, 0x4000
+"""A port's conntrack zones begin there: for its policy, for load balancers that it sends to, and for those by which it reaches
+itself. The lower ones are routers' (``nat``)."""
 KEEP = 1
 """In CT_MARK: the connection stays even when the rule that allowed it is gone."""
 _GIVEN_UP = f.CT_STATE(f.CT_INVALID, f.CT_INVALID)
@@ -46,8 +47,13 @@ def identity_of(port: Port) -> int:
 
 
 def zone(ofport: int) -> int:
-    """The conntrack zone of a port: its own, unless one that was plugged 49,152 ports before is still there."""
-    return FIRST_ZONE + ofport % ZONES
+    """The conntrack zone of a port: its own, unless one that was plugged 16,384 ports before is still there."""
+    return POLICY_ZONE | ofport % ZONES
+
+
+def balancing_zones(ofport: int) -> tuple[int, int]:
+    """The zones of a port's connections with load balancers, and of those among them that come back to it."""
+    return BALANCING_ZONE | ofport % ZONES, HAIRPIN_ZONE | ofport % ZONES
 
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
@@ -66,7 +72,7 @@ def _entrances(topology: Topology) -> Iterator[Flow]:
     yield Flow(t.EGRESS_ADMIT.number, FROM_WIRE, sent, (resubmit(t.SOURCE.number),), goto=t.OUTPUT_SELECT.number)
     for nobodys in (f.IN_PORT_KEY(0), f.LEFT(1), f.EXEMPT(1)):
         yield Flow(t.EGRESS_ADMIT.number, SKIP, match(nobodys), goto=t.OUTPUT_SELECT.number)
-    yield Flow(t.INGRESS_ADMIT.number, SKIP, match(f.EXEMPT(1)), goto=t.LOCAL_OUTPUT.number)
+    yield Flow(t.INGRESS_ADMIT.number, SKIP, match(f.EXEMPT(1)), goto=t.LB_RETURN.number)
     yield Flow(t.INGRESS_ADMIT.number, NEIGHBOURS, match(f.ETH_TYPE(f.ARP)), goto=t.LOCAL_OUTPUT.number)
     for kind in _NEIGHBOUR_DISCOVERY:
         message = match(*ICMPV6, f.ICMPV6_TYPE(kind))
@@ -143,7 +149,7 @@ def _exits() -> Iterator[Flow]:
     yield Flow(t.POLICY_DONE.number, COPY, untracked, (clone([resubmit(leave)]),), goto=log)
     yield Flow(leave, GIVEN_UP, match(_GIVEN_UP), reason="fragment of a packet that is not complete")
     # NAT and whatever comes next sees packets as they were before
-    yield Flow(t.POLICY_EXIT.number, TO_PORT, match(f.INWARD(1)), (ct_clear(),), goto=t.LOCAL_OUTPUT.number)
+    yield Flow(t.POLICY_EXIT.number, TO_PORT, match(f.INWARD(1)), (ct_clear(),), goto=t.LB_RETURN.number)
     left = ct_clear(), set_bits(f.LEFT, 1)
     outside = *left, set_bits(f.OUTWARD, 0), set_field(f.SRC_IDENTITY, 0), resubmit(t.GATEWAY_REDIRECT.number)
     yield Flow(t.POLICY_EXIT.number, TO_OUTSIDE, match(f.OUTWARD(1)), outside)
@@ -153,18 +159,23 @@ def _exits() -> Iterator[Flow]:
 def port(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Rule]:
     """The identity of a port, wherever it is reached; and where it is, its zone. All else that depends on who is a member of
     what are rules, so a port that joins a group is one flow for each switch."""
-    identity = identity_of(found.port)
-    if not identity:
-        return
-    known = (set_field(f.FOUND, identity), *(() if found.ofport is None else (set_bits(f.ZONE, zone(found.ofport)),)))
-    yield Flow(t.IDENTITY.number, PORT, match(f.WHO(found.key)), known)
-    if found.here:
+    yield from who(topology, hypervisor, found)
+    if found.here or not identity_of(found.port):
         return
     if _tells_no_identity(topology):
         yield from _sources(topology, found)
     if found.port.port_security_enabled and found.met:
         if wired_both(topology, found.port.network_id, hypervisor, found.location):
             yield from _on_wire(topology, found)
+
+
+def who(topology: Topology, hypervisor: str, found: Placed) -> Iterator[Flow]:
+    """What is known of a port by its key: its identity and, where it is here, its zone."""
+    identity = identity_of(found.port)
+    told = (set_field(f.FOUND, identity),) if identity else ()
+    zoned = () if found.ofport is None else (set_bits(f.ZONE, zone(found.ofport)),)
+    if told or zoned:
+        yield Flow(t.IDENTITY.number, PORT, match(f.WHO(found.key)), (*told, *zoned))
 
 
 def _known(key: int, identity: f.Field) -> tuple[Action, ...]:

@@ -86,6 +86,7 @@ def _field(field: fields.Field) -> str:
 def options_page() -> str:
     """docs/options.md: every option, its default and what it does."""
     from novanet_apps import options
+    from novanet_apps.host_agent import settings
 
     lines = [
         "# Options",
@@ -93,7 +94,8 @@ def options_page() -> str:
         "Generated from `novanet_apps/options.py` by `make docs`. In a file, `ryu-manager --config-file novanet.conf`, an "
         "option stands under `[DEFAULT]` as `audit_interval = 30`; on the command line as `--audit-interval 30`.",
     ]
-    for title, group in options.PARTS.items():
+    agent = {"Host agent (`novanet-host-agent`, from `novanet_apps/host_agent/settings.py`)": settings.OPTIONS}
+    for title, group in {**options.PARTS, **agent}.items():
         lines += ["", f"## {title}", "", "| option | default | what |", "|---|---|---|"]
         lines += [f"| `{option.dest}` | {_default(option.default)} | {option.help} |" for option in group]
     return "\n".join([*lines, ""])

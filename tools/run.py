@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tools.lab import VM, Api, Controller, Lab, LabError
+from tools.lab import VM, Api, Controller, HostAgent, Lab, LabError
 
 HYPERVISORS = 3
 NETWORKS = ("blue", "red")
@@ -170,6 +170,8 @@ def run(once: bool) -> int:
         with Controller(lab) as controller:
             say("telling it of the hypervisors, asking for networks and ports over REST …")
             lab.deploy(controller)
+            for hypervisor in lab.hypervisors:
+                HostAgent(hypervisor, controller).start()
             samples = [Sample(controller.api, name) for name in NETWORKS]
             edge = Edge(controller.api, samples[0])
             say("plugging VMs …")

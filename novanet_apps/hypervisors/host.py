@@ -323,6 +323,9 @@ class Host:
             yield self._trouble
         yield from self._target_errors()
         yield from elsewhere(self._want, self.session.rows, self.seen, self._sound)
+        agent = self._own_interface(AGENT_PORT)
+        if agent is not None and read(agent, "admin_state") == ["down"]:
+            yield f"port {AGENT_PORT}: novanet-host-agent has died; start it there, nobody checks members' health"
         yield from (f"port {name}: {text}" for name, text in sorted(self.seen.own_failures.items()))
         for number, text in enumerate(self.seen.duplicates()):
             if number == MAX_DUPLICATES_SHOWN:

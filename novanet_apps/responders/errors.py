@@ -1,4 +1,5 @@
-"""ICMP errors (RFC 792, RFC 4443) in the name of routers, and of the network where a packet is too large for a tunnel."""
+"""ICMP errors (RFC 792, RFC 4443) and TCP resets in the name of routers, and of destinations: where a packet is too large for a
+tunnel, and where a load balancer does not listen."""
 
 from __future__ import annotations
 
@@ -35,12 +36,16 @@ class IcmpErrors:
             return
         if punt.router_key:
             self._answer_as_router(punt, offender)
-        elif punt.reason is Reason.TOO_BIG:
+        elif punt.reason in (Reason.TOO_BIG, Reason.PORT_UNREACHABLE):
             self._answer_as_destination(punt, offender)
 
     def _answer_as_destination(self, punt: Punt, offender: _Offender) -> None:
-        """A packet that was only switched met nobody on its way, so the destination itself says that it is too large."""
-        error = icmp.too_big(punt.frame, self._tunnel_mtu(), offender.eth_dst, offender.ip_dst)
+        """A packet that was only switched met nobody on its way, so the destination itself says what is wrong with it."""
+        mac, address = offender.eth_dst, offender.ip_dst
+        if punt.reason is Reason.TOO_BIG:
+            error = icmp.too_big(punt.frame, self._tunnel_mtu(), mac, address)
+        else:
+            error = _no_such_port(punt.frame, offender, mac)
         if error is None:
             return
         if punt.fields.get(f.FLAGS, 0) & f.FROM_PROVIDER.mask:
@@ -60,10 +65,8 @@ class IcmpErrors:
                 error = icmp.unreachable(punt.frame, icmp.Unreachable.NO_ROUTE, mac, address)
             case Reason.HOST_UNREACHABLE:
                 error = icmp.unreachable(punt.frame, icmp.Unreachable.HOST, mac, address)
-            case Reason.PORT_UNREACHABLE if offender.protocol == f.TCP:
-                error = icmp.tcp_reset(punt.frame, mac)
             case Reason.PORT_UNREACHABLE:
-                error = icmp.unreachable(punt.frame, icmp.Unreachable.PORT, mac, offender.ip_dst)
+                error = _no_such_port(punt.frame, offender, mac)
             case _:
                 error = icmp.too_big(punt.frame, self._mtu(punt), mac, address)
         if error is not None:
@@ -99,6 +102,13 @@ class _Offender(NamedTuple):
     eth_dst: int
     ip_dst: int
     protocol: int
+
+
+def _no_such_port(frame: bytes, offender: _Offender, mac: int) -> bytes | None:
+    """The refusal that comes from where a packet was sent to."""
+    if offender.protocol == f.TCP:
+        return icmp.tcp_reset(frame, mac)
+    return icmp.unreachable(frame, icmp.Unreachable.PORT, mac, offender.ip_dst)
 
 
 class _Header(NamedTuple):

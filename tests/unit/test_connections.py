@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from novanet_apps.connections import Connections
-from pipelines.policy import zone
+from pipelines.policy import balancing_zones, zone
 from pipelines.wire import OF13, ct_flush_zone
 from topology.changes import Edit
 from topology.model import Vif
@@ -38,7 +38,7 @@ def core_with(**fields: Any) -> Core:
     world.group("g")
     world.port("p", "n", security_groups=("g",), **fields)
     core = Core(world)
-    Connections(core)  # type: ignore[arg-type]
+    Connections(core, lambda ofport: (zone(ofport),))  # type: ignore[arg-type]
     return core
 
 
@@ -56,19 +56,20 @@ def test_one_that_was_there_before_keeps_them() -> None:
     assert core_with(host_id="h2").plug("p", "h1", 5) == [("h1", zone(5))]
 
 
-def test_one_without_identity_has_none() -> None:
+def test_each_feature_has_its_own_zone_forgotten() -> None:
     world = World()
     world.network("n", 1)
     world.port("p", "n")
     core = Core(world)
-    Connections(core)  # type: ignore[arg-type]
-    assert core.plug("p", "h1", 5) == []
+    Connections(core, balancing_zones)  # type: ignore[arg-type]
+    assert core.plug("p", "h1", 5) == [("h1", 0x8005), ("h1", 0xC005)]
 
 
 def test_zones_of_ports_are_not_those_of_routers() -> None:
-    zones = [zone(ofport) for ofport in range(1, 0xFF00)]
-    assert min(zones) == 0x4000 and max(zones) == 0xFFFF
-    assert len(set(zones[:0xC000])) == 0xC000
+    found = [(zone(ofport), *balancing_zones(ofport)) for ofport in range(1, 0xFF00)]
+    for zones, first in zip(zip(*found, strict=True), (0x4000, 0x8000, 0xC000), strict=True):
+        assert min(zones) == first and max(zones) == first + 0x3FFF
+        assert len(set(zones[:0x4000])) == 0x4000
 
 
 def test_the_message_that_flushes_a_zone() -> None:

@@ -63,6 +63,7 @@ def test_every_table_has_a_flow_for_what_no_other_wants() -> None:
             tables.IDENTITY,
             tables.SOURCE,
             tables.DESTINATION,
+            tables.LB_AFFINITY,
         )
 
 

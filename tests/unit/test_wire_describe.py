@@ -116,8 +116,8 @@ def test_an_action_in_words(version: int, line: str) -> None:
         ("conj_id=0x80000007", f.CONJ_ID(0x80000007)),
         ("ct_zone=7, ct_mark=0x10/0xf0", match(f.CT_ZONE(7), f.CT_MARK(0x10, 0xF0))),
         ("ct_nw_dst=10.0.0.0/255.0.0.0, ct_tp_dst=80", match(f.CT_TP_DST(80), f.CT_NW_DST(0x0A000000, 0xFF000000))),
-        ("next_hop(reg8)=0x20010db8, reg9=0x0, reg10=0x0, reg11=0x1", f.NEXT_HOP6(IPV6)),
-        ("next_hop(reg8)=0x20010db8, reg9=0x0/0xffff0000", f.NEXT_HOP6(IPV6, ((1 << 48) - 1) << 80)),
+        ("next_hop(reg8)=0x20010db8, member(reg9)=0x0, reg10=0x0, reg11=0x1", f.NEXT_HOP6(IPV6)),
+        ("next_hop(reg8)=0x20010db8, member(reg9)=0x0/0xffff0000", f.NEXT_HOP6(IPV6, ((1 << 48) - 1) << 80)),
     ],
 )  # fmt: skip
 def test_a_match_in_words(words: str, matched: bytes) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-ALL = ("flow_install", "port_up", "scale", "east_west", "punts", "aggregation", "group_join", "maglev")
+ALL = ("flow_install", "port_up", "scale", "east_west", "punts", "aggregation", "group_join", "maglev", "health_checks")
 """What runs when no name is given. ``four_million`` needs 8 GB of memory and is asked for by name."""
 BY_NAME = (*ALL, "four_million")
 
