@@ -67,6 +67,7 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     yield Flow(t.LB_STATE.number, INVALID, match(_INVALID), reason="connection is invalid")
     for state in (f.CT_RELATED, f.CT_REPLY, f.CT_DNAT):  # one without an answer counts as new, yet is translated
         yield Flow(t.LB_STATE.number, KNOWN, match(tracked(state)), goto=t.LB_FORWARD.number)
+    yield Flow(t.LB_RETURN.number, RETURN + 1, match(f.BALANCED(1)), goto=t.LOCAL_OUTPUT.number)
     yield Flow(t.LB_SELECT.number, PINNED, match(f.PINNED(1)), goto=t.LB_DNAT.number)
     elsewhere = set_bits(f.PINNED, 0), resubmit(t.LB_SELECT.number)
     yield Flow(t.LB_DNAT.number, REFUSED, match(f.PINNED(1)), elsewhere)

@@ -203,11 +203,18 @@ def _member(topology: Topology, hypervisor: str, here: _Pool, ways: _Ways, backe
     family, mac = of_address(backend.address), f.mac(backend.mac)
     its = f.CT_MARK(backend.key)
     table = t.LB_FORWARD.number
-    yield Flow(table, SAME_NETWORK, match(its, f.NETWORK(vni)), (set_field(f.ETH_DST, mac),), goto=t.L2_LOOKUP.number)
+    yield Flow(
+        table,
+        SAME_NETWORK,
+        match(its, f.NETWORK(vni)),
+        (set_bits(f.BALANCED, 1), set_field(f.ETH_DST, mac)),
+        goto=t.L2_LOOKUP.number,
+    )
     way = ways.into(backend.network_id or "")
     if way is not None:
         router, interface = way
         actions: tuple[Action, ...] = (
+            set_bits(f.BALANCED, 1),
             set_field(f.ROUTER, router.key),
             copy(family.destination, family.next_hop),
             dec_ttl(),

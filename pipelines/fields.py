@@ -249,6 +249,8 @@ HAIRPIN = Bits(FLAGS, 13, 1)
 """The load balancer has chosen the very VM that sends the packet."""
 PINNED = Bits(FLAGS, 14, 1)
 """MEMBER is the one that the client had before."""
+BALANCED = Bits(FLAGS, 15, 1)
+"""A load balancer here has sent the packet to its member, so it is no answer of one."""
 ZONE = Bits(FLAGS, 16, 16)
 """Conntrack zone of the VM port that sends, or gets, the packet."""
 ZONE_KIND = Bits(FLAGS, 30, 2)
