@@ -117,8 +117,8 @@ def test_who_changes_to_a_set_that_denies_is_cut_off(cloud: Cloud, pair: Pair) -
         before = more(running, 50)
         for ping, had in zip(running, before, strict=True):
             result = ping.stop()
-            # those that were under way when it was confirmed may have arrived
-            assert 0 < result.received <= had.sent and result.lost >= 50
+            # what the switch's datapath has cached follows its confirmation, which may be some packets later
+            assert 0 < result.received <= had.sent + 20 and result.lost >= 50
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["slow", "away"])
