@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,12 +139,20 @@ class Lease(dict[str, str]):
         if self.client in RELEASE:
             number, event = RELEASE[self.client]
             since = len(self.events)
-            self.signal(number)
+            self._signal_until(number, lambda: any(name == event for name, _ in self.events[since:]))
             self.wait(event, since=since)
             self.stop()
         else:
             self.stop()
             self.host.exec([self._argv[0], "-r", *self._argv[1:]], private=True)
+
+    def _signal_until(self, number: signal.Signals, done: Callable[[], bool]) -> None:
+        """Send a signal again when nothing follows: dhcpcd can miss one that comes while it is at another."""
+        for _ in range(3):
+            self.signal(number)
+            with suppress(LabError):
+                processes.until(lambda: not self.running or done(), "an answer to the signal", 8.0, interval=0.02)
+                return
 
     def signal(self, number: signal.Signals) -> None:
         """Send the client a signal."""
