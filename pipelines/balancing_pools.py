@@ -14,8 +14,8 @@ from topology import balancing as model
 from topology.balancing import Backend, BackendPool, Balancer
 from topology.graph import Topology
 
+from . import balancing_affinity, slots
 from . import fields as f
-from . import slots
 from . import tables as t
 from .balancing import (
     ANSWER,
@@ -99,7 +99,9 @@ def _services(here: _Pool) -> Iterator[Flow]:
     So a connection can only begin with fragments where its protocol leads to one pool, whatever the port.
     """
     of, every = here.of, here.balancer.services
-    deal = set_field(f.TABLE, here.number), multipath(SLOTS, of.size, fields=HASHED, basis=of.key & 0xFFFF)
+    hashed = HASHED if of.affinity is None else HASHED_BY_CLIENT
+    known = () if of.affinity is None else (balancing_affinity.ASK,)
+    deal = set_field(f.TABLE, here.number), multipath(SLOTS, of.size, fields=hashed, basis=of.key & 0xFFFF), *known
     for family in {of_address(entry.address): None for entry in here.balancer.entries}:
         new = f.BALANCER(here.balancer.key), f.ETH_TYPE(family.ethertype), tracked(f.CT_NEW), f.CT_NW_PROTO(of.protocol)
         for service in every:
@@ -162,7 +164,9 @@ def _commit(here: _Pool, backend: Backend) -> Flow:
     to = Nat("dst", f.ip(backend.address), version=family.version, ports=None if port is None else (port, port))
     mark = (set_field(f.CT_MARK, backend.key),)
     commit = conntrack(zone=f.ZONE, commit=True, nat=to, table=t.LB_FORWARD.number, exec=mark)
-    return Flow(t.LB_DNAT.number, MEMBER, match(f.MEMBER(backend.key), f.ETH_TYPE(family.ethertype)), (commit,))
+    affinity = here.of.affinity
+    pin = () if affinity is None else (balancing_affinity.remember(backend, family, affinity),)
+    return Flow(t.LB_DNAT.number, MEMBER, match(f.MEMBER(backend.key), f.ETH_TYPE(family.ethertype)), (*pin, commit))
 
 
 # --- members -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,14 @@ from functools import lru_cache
 from hashlib import blake2b
 
 APP = 0x4E
+LEARNED = 0x4C
+"""The same byte of flows that a switch has learned: nobody's, so that they are left to it."""
 EPOCH = 1
+
+
+def learned_cookie(number: int) -> int:
+    """The cookie of flows that are learned for something with this 32-bit number."""
+    return LEARNED << 56 | EPOCH << 48 | number
 
 
 @lru_cache(maxsize=65536)

@@ -262,6 +262,58 @@ def multipath(
     )  # fmt: skip
 
 
+class Learned(NamedTuple):
+    """One part of a flow that a switch learns: a match on ``target``, or what is loaded into it, with the value that
+    ``source`` has in the packet, or that it is.
+    """
+
+    target: Field | Bits
+    source: Field | Bits | int
+    loads: bool = False
+
+
+def learn(
+    table: int, parts: Iterable[Learned], *, priority: int, cookie: int, idle_timeout: int = 0, limit: int = 0,
+    ends_with_flow: bool = False,
+) -> bytes:  # fmt: skip
+    """NXAST_LEARN2: have the switch add a flow to ``table``, made of ``parts`` and this packet; one that is there is put anew.
+
+    It ends after ``idle_timeout`` seconds (0: never) without packets and, ``ends_with_flow``, when the last flow that learns into
+    the table with this cookie goes. No more than ``limit`` flows (0: any number) have the cookie there. Raises ValueError
+    where source and target differ in width.
+    """
+    specs = b"".join(map(_learned, parts))
+    numbers = _LEARN.pack(idle_timeout, 0, priority, cookie, 2 * ends_with_flow, table, 0, 0, 0, limit)
+    return enclose(bytes.fromhex("ffff0000 00002320 002d"), numbers + specs + bytes(-(10 + len(numbers + specs)) % 8))
+
+
+_LEARN = Layout(">HHHQHBBHHI4x")
+"""Idle and hard timeout, priority, cookie, flags, table, timeouts after FIN, limit, where to write the result."""
+_NXM_NAMES = {
+    (0x8000, 5): bytes.fromhex("00000602"),
+    (0x8000, 11): bytes.fromhex("00000e04"),
+    (0x8000, 26): bytes.fromhex("00012610"),
+}
+"""Ethertype and source addresses as Open vSwitch calls them in learn actions, by OXM class and number."""
+
+
+def _learned(part: Learned) -> bytes:
+    target = part.target.bits if isinstance(part.target, Field) else part.target
+    kind = target.width | part.loads << 11
+    end = _nxm(target) + target.offset.to_bytes(2, "big")
+    if isinstance(part.source, int):
+        size = -(-target.width // 16) * 2
+        return (kind | 1 << 13).to_bytes(2, "big") + part.source.to_bytes(size, "big") + end
+    source = part.source.bits if isinstance(part.source, Field) else part.source
+    if source.width != target.width:
+        raise ValueError(f"learn: {source!r} and {target!r} differ in width")
+    return kind.to_bytes(2, "big") + _nxm(source) + source.offset.to_bytes(2, "big") + end
+
+
+def _nxm(bits: Bits) -> bytes:
+    return _NXM_NAMES.get((bits.field.oxm_class, bits.field.field), bits.field.head)
+
+
 def conjunction(id: int, clause: int, clauses: int) -> bytes:
     """NXAST_CONJUNCTION: what this flow matches meets ``clause``, 1 to ``clauses``, of the conjunctive match ``id``.
 

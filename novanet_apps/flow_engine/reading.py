@@ -8,6 +8,7 @@ from functools import partial
 
 from pipelines import fields as f
 from pipelines import wire
+from pipelines.cookies import LEARNED
 
 from .session import Session, SwitchError
 
@@ -19,11 +20,15 @@ FIRST_VIRTUAL_METER = 0xFFFF0001
 
 
 def read_flows(session: Session) -> Iterator[tuple[bytes, bytes]]:
-    """(key, body) of every flow of the bridge, as they arrive. Raises SwitchError, SessionEnded, ValueError."""
+    """(key, body) of every flow of the bridge, as they arrive, save what it has learned by itself.
+
+    Raises SwitchError, SessionEnded, ValueError.
+    """
     with closing(session.stream(wire.flows_request)) as parts:
         for part in parts:
             for entry in wire.flows(part):
-                yield entry.key, entry.body
+                if entry.body[0] != LEARNED:
+                    yield entry.key, entry.body
 
 
 def read_counted(session: Session, cookie: int) -> list[wire.FlowEntry]:
@@ -44,6 +49,18 @@ def read_meters(session: Session) -> dict[int, bytes]:
     with closing(session.stream(wire.meters_request)) as parts:
         found = dict(entry for part in parts for entry in wire.meters(part))
     return {id: body for id, body in found.items() if id < FIRST_VIRTUAL_METER}
+
+
+def read_meter_counters(session: Session) -> list[wire.MeterCount]:
+    """What every meter has seen. Raises as ``read_flows`` does."""
+    with closing(session.stream(wire.meter_counters_request)) as parts:
+        return [count for part in parts for count in wire.meter_counters(part) if count.id < FIRST_VIRTUAL_METER]
+
+
+def read_meter_features(session: Session) -> wire.MeterFeatures:
+    """What meters the switch can have. Raises as ``read_flows`` does."""
+    with closing(session.stream(wire.meter_features_request)) as parts:
+        return next(wire.meter_features(part) for part in parts)
 
 
 def become_master(session: Session, generation: int) -> None:

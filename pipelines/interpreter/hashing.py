@@ -35,15 +35,24 @@ def _words(value: int, size: int) -> list[int]:
     return [int.from_bytes(raw[at : at + 4], "little") for at in range(0, size, 4)]
 
 
-def symmetric_l3l4(packet: Packet, basis: int, udp: bool) -> int:
-    """``flow_hash_symmetric_l3l4``: alike for both directions of a connection; ports of TCP, SCTP and, if wished, UDP."""
-    hash = basis
+def _addresses(packet: Packet, hash: int) -> int:
     if packet.get(f.ETH_TYPE) == f.IPV4:
         words = _words(packet.get(f.IPV4_SRC, 0) ^ packet.get(f.IPV4_DST, 0), 4)
     else:
         words = _words(packet.get(f.IPV6_SRC, 0) ^ packet.get(f.IPV6_DST, 0), 16)
     for word in words:
         hash = _add(hash, word)
+    return hash
+
+
+def symmetric_l3(packet: Packet, basis: int) -> int:
+    """``flow_hash_symmetric_l3``: alike for all packets between two hosts."""
+    return _finish(_addresses(packet, basis), basis)
+
+
+def symmetric_l3l4(packet: Packet, basis: int, udp: bool) -> int:
+    """``flow_hash_symmetric_l3l4``: alike for both directions of a connection; ports of TCP, SCTP and, if wished, UDP."""
+    hash = _addresses(packet, basis)
     protocol = packet.get(f.IP_PROTO, 0)
     hash = _add(hash, protocol)
     if not packet.get(f.IP_FRAG, 0) and protocol in PORTS and (udp or protocol != f.UDP):
@@ -55,6 +64,8 @@ def symmetric_l3l4(packet: Packet, basis: int, udp: bool) -> int:
 
 def multipath(packet: Packet, fields: str, basis: int, algorithm: str, links: int) -> int:
     """The link of a packet's flow. Raises NotInterpreted for hashes and algorithms that NovaNet does not use."""
+    if fields == "symmetric_l3" and algorithm == "modulo_n":
+        return symmetric_l3(packet, basis) % links
     if fields not in ("symmetric_l3l4", "symmetric_l3l4+udp") or algorithm != "modulo_n":
         raise NotInterpreted(f"multipath({fields}, {algorithm}) is not interpreted")
     return symmetric_l3l4(packet, basis, fields.endswith("+udp")) % links

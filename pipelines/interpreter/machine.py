@@ -13,6 +13,7 @@ from pipelines.wire import OF13, OF15, describe, encode_flow, encode_group
 from pipelines.wire.decode import (
     CheckLarger,
     Clone,
+    Learn,
     Multipath,
     Output,
     Plain,
@@ -193,6 +194,8 @@ class Interpreter:
                 case Multipath(fields, basis, algorithm, links, _, target):
                     link = multipath(packet, fields, basis, algorithm, links)
                     write(packet, target.field, target.offset, target.width, link)
+                case Learn():
+                    pass  # for packets that come later
                 case Clone(actions):
                     self._apply(actions, dict(packet), outcome, visit)
                 case Plain("ct_clear"):

@@ -22,7 +22,19 @@ from .describe import describe, describe_group, describe_meter
 from .errors import Error
 from .flows import encode_flow, flow_add, flow_delete
 from .groups import encode_group, encode_meter, group_delete, group_put, meter_delete, meter_put
-from .multipart import FlowEntry, Part, aggregate, flows, groups, meters, ports
+from .multipart import (
+    FlowEntry,
+    MeterCount,
+    MeterFeatures,
+    Part,
+    aggregate,
+    flows,
+    groups,
+    meter_counters,
+    meter_features,
+    meters,
+    ports,
+)
 from .openflow import OF13, OF14, OF15, VERSIONS, Framer, Message, Multipart, Type, message
 from .packets import PacketIn, encode_packet_out, read_packet_in
 from .replies import BundleReply, FlowRemoved, PortStatus, Reply, RoleReply, TlvTable, read
@@ -38,6 +50,8 @@ from .requests import (
     flows_request,
     groups_request,
     hello,
+    meter_counters_request,
+    meter_features_request,
     meters_request,
     ports_request,
     role_request,
@@ -48,9 +62,9 @@ from .requests import (
 
 __all__ = [
     "BUNDLE_SIZE", "OF13", "OF14", "OF15", "VERSIONS", "Batch", "Bundle", "BundleReply", "Delta", "Error", "FlowEntry",
-    "FlowRemoved", "Framer", "Message", "Multipart", "PacketIn", "Part", "PortStatus", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
+    "FlowRemoved", "Framer", "Message", "MeterCount", "MeterFeatures", "Multipart", "PacketIn", "Part", "PortStatus", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
     "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "ct_flush_zone", "describe", "describe_group",
     "describe_meter", "encode_flow", "encode_group", "encode_meter", "encode_packet_out", "flow_add", "flow_delete", "flows", "flows_request",
-    "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_delete", "meter_put", "meters",
+    "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_counters", "meter_counters_request", "meter_delete", "meter_features", "meter_features_request", "meter_put", "meters",
     "meters_request", "ports", "ports_request", "read", "read_packet_in", "role_request", "set_async", "tlv_mod", "tlv_request",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ NXM: dict[f.Field, tuple[int, int]] = {
 """(class, number) that standard fields have in Nicira's extensible match (ovs-fields(7))."""
 
 REG_MOVE, REG_LOAD, REG_LOAD2, RESUBMIT_TABLE = 6, 7, 33, 14
-MULTIPATH, CONJUNCTION, CONNTRACK, NAT, CLONE, CT_CLEAR, CHECK_PKT_LARGER = 10, 34, 35, 36, 42, 43, 49
+MULTIPATH, CONJUNCTION, CONNTRACK, NAT, CLONE, CT_CLEAR, LEARN2, CHECK_PKT_LARGER = 10, 34, 35, 36, 42, 43, 45, 49
 """Subtypes of Nicira's actions."""
 ONF_COPY_FIELD = 3200
 

@@ -92,6 +92,16 @@ class Conjunction(NamedTuple):
     clauses: int
 
 
+class Learn(NamedTuple):
+    """Have the switch add a flow; of what, ``parts`` says as it stands in the action."""
+
+    table: int
+    cookie: int
+    idle_timeout: int
+    limit: int
+    parts: bytes
+
+
 class Clone(NamedTuple):
     """Do these with a copy of the packet."""
 
@@ -126,6 +136,7 @@ Step = (
     | CheckLarger
     | Multipath
     | Conjunction
+    | Learn
     | Clone
     | Track
     | Nat
@@ -186,6 +197,7 @@ _LOAD = Struct(">H4sQ")
 _RESUBMIT = Struct(">HB")
 _MULTIPATH = Struct(">HH2xHHI2xH4s")
 _CONJUNCTION = Struct(">BBI")
+_LEARN = Struct(">HxxxxQxxBxxxxxI4x")
 _CHECK = Struct(">HH4s")
 _CONNTRACK = Struct(">H4sHB5x")
 _NAT = Struct(">2xHH")
@@ -246,6 +258,9 @@ def _experimenter(raw: bytes) -> Step:
         case (openflow.NICIRA, numbers.CONJUNCTION):
             clause, clauses, id = _CONJUNCTION.unpack_from(rest)
             return Conjunction(id, clause + 1, clauses)
+        case (openflow.NICIRA, numbers.LEARN2):
+            idle_timeout, cookie, table, limit = _LEARN.unpack_from(rest)
+            return Learn(table, cookie, idle_timeout, limit, rest[_LEARN.size :])
         case (openflow.NICIRA, numbers.CHECK_PKT_LARGER):
             size, offset, head = _CHECK.unpack_from(rest)
             return CheckLarger(size, field_of(head), offset)

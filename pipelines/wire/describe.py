@@ -16,6 +16,7 @@ from .decode import (
     Clone,
     Conjunction,
     Instructions,
+    Learn,
     Multipath,
     Output,
     Plain,
@@ -118,6 +119,8 @@ def _step(step: Step) -> str:
             return f"multipath({fields},{basis},{algorithm},{links},{arg},{part})"
         case Conjunction(id, clause, clauses):
             return f"conjunction({id:#x},{clause}/{clauses})"
+        case Learn(table, cookie, idle_timeout, limit):
+            return f"learn({_table(table)},cookie={cookie:#x},idle_timeout={idle_timeout},limit={limit})"
         case Clone(actions):
             return f"clone({','.join(map(_step, actions))})"
         case Track():

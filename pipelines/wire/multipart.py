@@ -41,6 +41,25 @@ class Sums(NamedTuple):
     flows: int
 
 
+class MeterCount(NamedTuple):
+    """What a meter with one band has seen, and how much of it was too much; ``duration`` in seconds."""
+
+    id: int
+    packets: int
+    bytes: int
+    dropped_packets: int
+    dropped_bytes: int
+    duration: float
+
+
+class MeterFeatures(NamedTuple):
+    """What meters a switch can have: their number, 0 for none; which types of bands (OFPMBT_*) and flags (OFPMF_*), a bit each."""
+
+    most: int
+    bands: int
+    flags: int
+
+
 class Port(NamedTuple):
     """An OpenFlow port."""
 
@@ -121,6 +140,39 @@ def meters(part: Part) -> Iterator[tuple[int, bytes]]:
     """(number, body) of the meters of a reply to ``meters_request``; bodies as ``encode_meter`` writes them."""
     for entry in _entries(part, Multipart.METERS, 8):
         yield int.from_bytes(entry[4:8], "big"), entry[2:4] + entry[8:]
+
+
+_METER_COUNTERS = Struct(">IHxxxxxxIQQII")
+"""number, length, flows, packets, bytes, duration (7.3.5.14)."""
+_BAND_COUNTERS = Struct(">QQ")
+
+
+def meter_counters(part: Part) -> Iterator[MeterCount]:
+    """The meters of a reply to ``meter_counters_request``."""
+    if part.kind != Multipart.METER_COUNTERS:
+        raise ValueError(f"multipart reply of type {part.kind} instead of {Multipart.METER_COUNTERS}")
+    body, at = part.body, 0
+    with reading("meter"):
+        while at < len(body):
+            id, length, _, packets, size, seconds, nanoseconds = _METER_COUNTERS.unpack_from(body, at)
+            if length < _METER_COUNTERS.size or at + length > len(body):
+                raise ValueError(f"the meter at byte {at} is cut off")
+            bands = range(at + _METER_COUNTERS.size, at + length - _BAND_COUNTERS.size + 1, _BAND_COUNTERS.size)
+            dropped = [_BAND_COUNTERS.unpack_from(body, band) for band in bands]
+            much, bytes_ = sum(band[0] for band in dropped), sum(band[1] for band in dropped)
+            yield MeterCount(id, packets, size, much, bytes_, seconds + nanoseconds / 1e9)
+            at += length
+
+
+def meter_features(part: Part) -> MeterFeatures:
+    """A reply to ``meter_features_request`` (7.3.5.16); 1.5 says more after it."""
+    if part.kind != Multipart.METER_FEATURES:
+        raise ValueError(f"multipart reply of type {part.kind} instead of {Multipart.METER_FEATURES}")
+    with reading("meter features"):
+        return MeterFeatures(*_METER_FEATURES.unpack_from(part.body))
+
+
+_METER_FEATURES = Struct(">III")
 
 
 def ports(part: Part) -> Iterator[Port]:

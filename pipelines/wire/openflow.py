@@ -62,7 +62,9 @@ class Multipart(IntEnum):
     FLOWS = 1
     AGGREGATE = 2
     GROUPS = 7
+    METER_COUNTERS = 9
     METERS = 10
+    METER_FEATURES = 11
     PORTS = 13
 
 

@@ -141,6 +141,16 @@ def meters_request(version: int, xid: int) -> bytes:
     return _multipart(version, xid, Multipart.METERS, pack(">Ixxxx", ALL_METERS))
 
 
+def meter_counters_request(version: int, xid: int, id: int = ALL_METERS) -> bytes:
+    """What meters have seen (OFPMP_METER, later OFPMP_METER_STATS)."""
+    return _multipart(version, xid, Multipart.METER_COUNTERS, pack(">Ixxxx", id))
+
+
+def meter_features_request(version: int, xid: int) -> bytes:
+    """What meters a switch can have (OFPMP_METER_FEATURES)."""
+    return _multipart(version, xid, Multipart.METER_FEATURES)
+
+
 def ports_request(version: int, xid: int) -> bytes:
     """What ports there are (OFPMP_PORT_DESC)."""
     return _multipart(version, xid, Multipart.PORTS, pack(">Ixxxx", ANY) if version == OF15 else b"")

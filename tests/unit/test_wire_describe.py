@@ -13,6 +13,7 @@ from pipelines.flow import (
     Bucket,
     Flow,
     Group,
+    Learned,
     Meter,
     Nat,
     check_pkt_larger,
@@ -22,6 +23,7 @@ from pipelines.flow import (
     copy,
     dec_ttl,
     group,
+    learn,
     match,
     multipath,
     output,
@@ -79,6 +81,9 @@ LINES: dict[str, Action] = {
         (set_field(f.PEER, 1), set_bits(f.FROM_TUNNEL, 1), output(3))
     ),
     "conjunction(0xdeadbeef,2/3)": conjunction(0xDEADBEEF, 2, 3),
+    f"learn(4({NAMES[4]}),cookie=0x7,idle_timeout=60,limit=9)": learn(
+        4, (Learned(f.IPV4_SRC, f.IPV4_SRC), Learned(f.MEMBER, 5, loads=True)), priority=1, cookie=7, idle_timeout=60, limit=9
+    ),
     "clone(output:1,clone(output:2))": clone((output(1), clone((output(2),)))),
     "ct()": conntrack(),
     f"ct(table=4({NAMES[4]}),zone=5,nat)": conntrack(zone=5, table=4, nat=Nat()),
