@@ -315,13 +315,6 @@ WORDS = {
         limit=9,
         ends_with_flow=True,
     ),
-    "learn(table=5,priority=1,cookie=0x1,limit=1,NXM_NX_IPV6_SRC[],load:NXM_NX_REG2[]->NXM_NX_REG9[])": learn(
-        5,
-        (Learned(f.IPV6_SRC, f.IPV6_SRC), Learned(f.MEMBER, f.OUT_PORT_KEY, loads=True)),
-        priority=1,
-        cookie=1,
-        limit=1,
-    ),
     "push_vlan:0x88a8": push_vlan(0x88A8),
     "dec_ttl": dec_ttl(),
     "clone(output:1,dec_ttl)": clone((output(1), dec_ttl())),
