@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from novanet_apps.balancing_weights import SlotWeights
 from novanet_apps.base import NovaNetApp
 from novanet_apps.connections import Connections
 from novanet_apps.draining import Draining
+from novanet_apps.member_ends import MemberEnds
 from pipelines.compiler import BALANCING, HEALTH
 from pipelines.policy import balancing_zones
 
@@ -18,3 +20,5 @@ class LoadBalancer(NovaNetApp):
         super().__init__(*args, **kwargs)
         self.connections = Connections(self.core, balancing_zones)
         self.draining = Draining(self.core)
+        self.ends = MemberEnds(self.core)
+        self.weights = SlotWeights(self.core)

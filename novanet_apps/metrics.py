@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from topology import qos
+
 if TYPE_CHECKING:
     from novanet_apps.core import Core
     from novanet_apps.histogram import Histogram
@@ -23,6 +25,8 @@ ENGINE = {
     "resyncs": "Times that a bridge was read whole before it was changed.",
     "audits": "Comparisons of a bridge with what it should have, in the background.",
     "drift_repaired": "Flows, groups and meters found to be otherwise than set, and put right.",
+    "connections_flushed": "Requests that a switch forget connections, of a port or of a member that is gone.",
+    "flushes_refused": "Such requests that a switch refused.",
     "bytes_sent": "Bytes sent to switches.",
     "messages_received": "OpenFlow messages received from switches.",
     "connections": "OpenFlow connections accepted.",
@@ -101,9 +105,30 @@ def collect(core: Core) -> dict[str, Metric]:
             "gauge", "Longest time in milliseconds that the event loop was held since the start.", engine.loop_lag_ms_max,
         ),
         "novanet_flows": ("gauge", "Flows that each hypervisor's bridge is to have.", _flows(core)),
+        **_uplinks(core),
         "novanet_connected": ("gauge", "Whether a hypervisor is connected, by protocol.", _connected(core)),
     }  # fmt: skip
     return found
+
+
+_OF_UPLINKS = {
+    "bandwidth": "Bits per second that may leave by an uplink.",
+    "guaranteed": "Bits per second of an uplink that have been guaranteed to ports.",
+    "left": "Bits per second of an uplink that can still be guaranteed; negative where more has been than there is.",
+}
+
+
+def _uplinks(core: Core) -> dict[str, Metric]:
+    """What hypervisors' uplinks have, and have promised."""
+    series: dict[str, list[tuple[dict[str, str], int]]] = {name: [] for name in _OF_UPLINKS}
+    for hypervisor in core.topology.all("hypervisor").values():
+        for account in qos.guarantees(core.topology, hypervisor.id).uplinks if hypervisor.uplinks else ():
+            labels = {"hypervisor": hypervisor.name, "interface": account.interface}
+            for name, kbps in zip(
+                _OF_UPLINKS, (account.bandwidth_kbps, account.promised_kbps, account.left_kbps), strict=True
+            ):
+                series[name].append((labels, 1000 * kbps))
+    return {f"novanet_uplink_{name}_bps": ("gauge", help, series[name]) for name, help in _OF_UPLINKS.items()}
 
 
 def _punts(counts: Mapping[str, float]) -> list[tuple[dict[str, str], float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from eventlet import sleep, spawn, spawn_after
@@ -16,7 +16,7 @@ from eventlet.event import Event
 from eventlet.timeout import Timeout
 
 from pipelines.compiler import Compiler, Owner
-from topology import balancing, scope, wires
+from topology import balancing, qos_status, scope, wires
 from topology.changes import Change
 from topology.model import FloatingIp, Handover, Member, Network, Port, PortForwarding, Status
 
@@ -46,6 +46,7 @@ class Reconciler:
         self._known: set[str] = set()
         self._first: set[str] = set()
         self._unbound: dict[str, None] = {}
+        self._compiled: dict[str, list[Callable[[str, str], None]]] = {}
         self._wake: Event = Event()
         self._news: Event = Event()
         self.mtu = MtuWatch(core.topology)
@@ -169,10 +170,17 @@ class Reconciler:
 
     def _compile(self, hypervisor: str, owner: Owner) -> list[Any]:
         try:
-            return self.compiler.compile(self.core.topology, hypervisor, owner)
+            rules = self.compiler.compile(self.core.topology, hypervisor, owner)
         except Exception:
             LOG.exception("cannot compile %s %s for hypervisor %s; it gets no flows", *owner, hypervisor)
-            return []
+            rules = []
+        for tell in self._compiled.get(owner[0], ()):
+            tell(hypervisor, owner[1])
+        return rules
+
+    def on_compiled(self, kind: str, tell: Callable[[str, str], None]) -> None:
+        """Call ``tell`` with (hypervisor, id) whenever an owner of this kind was compiled, before it is sent; it must not block."""
+        self._compiled.setdefault(kind, []).append(tell)
 
     # --- how far things are --------------------------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class Reconciler:
         failed, away, building = self._concerned(kind, id)
         if failed:
             return "ERROR", [*reasons, *failed]
-        cut_off = list(wires.cut_off(self.core.topology, kind, id))
+        cut_off = [*wires.cut_off(self.core.topology, kind, id), *qos_status.unkept(self.core.topology, kind, id)]
         if away or cut_off:
             told = (f"hypervisor {name}: {text}" for name, text in sorted(away.items()))
             return "DEGRADED", [*reasons, *cut_off, *told]

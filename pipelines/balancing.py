@@ -14,6 +14,7 @@ from topology.balancing import Balancer, Entry
 from topology.graph import Topology
 from topology.model import LoadBalancer
 
+from . import balancing_ends
 from . import fields as f
 from . import tables as t
 from .flow import Action, Flow, Nat, Rule, conntrack, copy, ct_clear, match, resubmit, set_bits, set_field
@@ -69,6 +70,7 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
         yield Flow(t.LB_STATE.number, KNOWN, match(tracked(state)), goto=t.LB_FORWARD.number)
     yield Flow(t.LB_RETURN.number, RETURN + 1, match(f.BALANCED(1)), goto=t.LOCAL_OUTPUT.number)
     yield Flow(t.LB_SELECT.number, PINNED, match(f.PINNED(1)), goto=t.LB_DNAT.number)
+    yield from balancing_ends.base()
     elsewhere = set_bits(f.PINNED, 0), resubmit(t.LB_SELECT.number)
     yield Flow(t.LB_DNAT.number, REFUSED, match(f.PINNED(1)), elsewhere)
     for family in FAMILIES:

@@ -17,8 +17,11 @@ from .routers import Family
 
 PINNED = 100
 """Priority in table ``lb_affinity``."""
-MOST = 1 << 16
-"""Clients of a member that one switch remembers; those beyond are hashed each time. Senders of forged addresses find an end."""
+MOST = 1 << 12
+"""Clients of a member that one switch remembers; those beyond are hashed each time. Senders of forged addresses find an end.
+
+Not more, since Open vSwitch goes through all that have the cookie whenever it learns (docs/decisions/0017-load-balancing.md).
+"""
 
 ASK: Action = resubmit(t.LB_AFFINITY.number)
 """Whether a new connection's client is known: then MEMBER is set, and PINNED."""

@@ -14,7 +14,7 @@ from topology import balancing as model
 from topology.balancing import Backend, BackendPool, Balancer
 from topology.graph import Topology
 
-from . import balancing_affinity, slots
+from . import balancing_affinity, balancing_ends, slots
 from . import fields as f
 from . import tables as t
 from .balancing import (
@@ -90,6 +90,7 @@ def pool(topology: Topology, hypervisor: str, id: str) -> Iterator[Rule]:
     ways = _Ways(topology, hypervisor, balancer)
     for backend in found.kept:
         yield from _member(topology, hypervisor, here, ways, backend)
+    yield from balancing_ends.dropped(found, balancer)
 
 
 def _services(here: _Pool) -> Iterator[Flow]:

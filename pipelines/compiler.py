@@ -24,6 +24,7 @@ from . import (
     policy,
     provider,
     punting,
+    qos,
     routing,
     rulesets,
     services,
@@ -76,6 +77,7 @@ BALANCING = Feature(
         "pool": balancing_pools.pool,
     },
 )
+QOS = Feature("qos", {"base": qos.base, "qos": qos.port, "router": qos.router, "floating-ip": qos.floating_ip})
 
 FEATURES = (
     SWITCHING,
@@ -91,6 +93,7 @@ FEATURES = (
     POLICY,
     HEALTH,
     BALANCING,
+    QOS,
 )
 
 

@@ -282,6 +282,8 @@ WHO = register(14)
 """Key of the port whose identity is looked for."""
 FOUND = register(15)
 """Its identity."""
+METER = register(14)
+"""Number of the meter that the packet has to pass."""
 LOCAL = register(14)
 """Identity whose policy is looked at."""
 OTHER = register(15)

@@ -139,7 +139,7 @@ def floating_ip(topology: Topology, hypervisor: str, floating_ip_id: str) -> Ite
             yield from _forwardings(topology, out, floating)
         return
     port: Port | None = topology.get("port", floating.port_id)
-    inside = _inside(floating, port)
+    inside = inside_of(floating, port)
     here = topology.location(floating.port_id)
     if inside is None or here is None or port is None or not port.admin_state_up:
         return
@@ -152,7 +152,7 @@ def floating_ip(topology: Topology, hypervisor: str, floating_ip_id: str) -> Ite
         yield from at_gateway(out, text)
 
 
-def _inside(floating: FloatingIp, port: Port | None) -> int | None:
+def inside_of(floating: FloatingIp, port: Port | None) -> int | None:
     """The VM's address that a floating IP stands for."""
     six = ":" in (floating.floating_ip_address or "")
     texts = [fixed.ip_address or "" for fixed in (port.fixed_ips or () if port is not None else ())]

@@ -87,6 +87,10 @@ class Reason(IntEnum):
     """A host outside told its MAC address."""
     POLICY_LOG = 13
     """A copy of a packet that a rule of a security group allowed, or the packet that it denied, to be logged."""
+    MEMBER_GONE = 14
+    """A TCP connection with a load balancer whose member is gone: it is reset."""
+    ANOTHER_MEMBER = 15
+    """The same of a packet with which one may begin: it gets another member."""
 
 
 def punt(reason: Reason) -> tuple[Action, ...]:
@@ -100,7 +104,7 @@ def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     A group of type ``select`` chooses by the hash of the packet, for which the datapath recirculates it, even to the
     only bucket there is.
     """
-    yield Group(BEGIN_ANEW, "select", (Bucket((resubmit(t.PORT_SECURITY.number),), weight=1),))
+    yield Group(BEGIN_ANEW, "select", (Bucket((resubmit(t.LIMIT.number),), weight=1),))
     yield Meter(OTHERS_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
     yield Meter(BRIDGE_METER, BRIDGE_RATE, BRIDGE_BURST, packets=True)
     for question in ((f.ETH_TYPE(f.ARP),), (f.ETH_TYPE(f.IPV6), f.IP_PROTO(f.ICMPV6), f.ICMPV6_TYPE(SOLICITATION))):

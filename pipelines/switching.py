@@ -98,7 +98,7 @@ def _plug(found: Placed) -> Iterator[Flow]:
         match(f.IN_PORT(found.ofport)),
         (set_field(f.IN_PORT_KEY, found.key),),
         metadata=found.vni,
-        goto=t.PORT_SECURITY.number,
+        goto=t.LIMIT.number,
     )
     destination = match(f.OUT_PORT_KEY(found.key), f.NETWORK(found.vni))
     yield Flow(t.LOCAL_OUTPUT.number, PORT, destination, (output(found.ofport),))

@@ -6,7 +6,6 @@ that follow from them are equal on all hypervisors. OpenFlow flows are made of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import reduce
 from ipaddress import ip_address
 from math import gcd
@@ -19,13 +18,12 @@ from .gateways import router_to_balancer
 from .graph import Topology
 from .ip_protocols import NUMBERS
 from .model import FloatingIp, Listener, LoadBalancer, Member, Pool, Port
+from .relief import UNIT
 
 State = Literal["serving", "standby", "unplugged", "draining", "drained", "down", "disabled", "absent"]
 KEPT: tuple[State, ...] = ("serving", "standby", "unplugged", "draining")
 """States in which a member keeps the connections that it has."""
 PROTOCOLS = {"TCP": NUMBERS["tcp"], "UDP": NUMBERS["udp"]}
-SCALE = 64
-"""Slot weights of ``least_connections`` that stand for one of a member's own."""
 
 
 class Entry(Struct, frozen=True):
@@ -200,7 +198,7 @@ def _backend(topology: Topology, of: Pool, member: Member) -> Backend:
     if of.lb_algorithm == "least_connections" and member.weight and member.slot_weight is not None:
         weight = member.slot_weight
     elif of.lb_algorithm == "least_connections":
-        weight *= SCALE
+        weight *= UNIT
     return Backend(
         member.id,
         member.member_key or 0,
@@ -246,6 +244,12 @@ def state_of(topology: Topology, of: Pool, member: Member) -> State:
     return "serving" if topology.location(port.id) is not None else "unplugged"
 
 
+def keeps(topology: Topology, member: Member) -> bool:
+    """Whether a member keeps the connections that it has."""
+    of: Pool | None = topology.get("pool", member.pool_id)
+    return of is not None and of.admin_state_up and state_of(topology, of, member) in KEPT
+
+
 def _is_reached(topology: Topology, of: Pool, port: Port) -> bool:
     """Whether the load balancer's clients can come to a port: their networks are joined, and it is up."""
     obj: LoadBalancer | None = topology.get("load-balancer", of.loadbalancer_id)
@@ -268,19 +272,3 @@ def _weighed(backends: list[Backend], reserve: set[str]) -> tuple[Backend, ...]:
     ]
     divisor = reduce(gcd, (each.weight for each in found if each.state == "serving"), 0)
     return tuple(replace(each, weight=each.weight // divisor if each.state == "serving" else 0) for each in found)
-
-
-def relieved(weights: Mapping[str, int], connections: Mapping[str, int]) -> dict[str, int]:
-    """Slot weights that lead new connections to the members with the fewest for their weight.
-
-    ``weights`` are the members' own, none of them 0. A member with as many connections as its weight gives it keeps its
-    share, one without any gets twice that, one with twice as many or more an eighth: whatever the members have at first, as many
-    new connections as there are now bring them to their weights.
-    """
-    total, whole = sum(connections.get(id, 0) for id in weights), sum(weights.values())
-    found = {}
-    for id, weight in weights.items():
-        expected = total * weight / whole
-        load = connections.get(id, 0) / expected if expected else 1.0
-        found[id] = max(1, round(SCALE * weight * max(2.0 - load, 0.125)))
-    return found

@@ -46,6 +46,8 @@ def numbers(obj: Any) -> Iterator[tuple[str, int]]:
             yield "pool_keys", obj.pool_key or 0
         case Member(member_key=int()):
             yield "member_keys", obj.member_key or 0
+        case FloatingIp(mac_address=str()):
+            yield "floating_numbers", obj.number
 
 
 class BalancingIndex:
@@ -55,6 +57,7 @@ class BalancingIndex:
         self.balancer_keys: dict[int, str] = {}
         self.pool_keys: dict[int, str] = {}
         self.member_keys: dict[int, str] = {}
+        self.floating_numbers: dict[int, str] = {}
         self._listed: defaultdict[Place, set[str]] = defaultdict(set)
 
     def _list(self, id: str, obj: Any) -> None:

@@ -151,7 +151,7 @@ def _location(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 
 def _network(topology: Topology, change: Change) -> Iterator[Dirty]:
-    if not change.only_in(*_NO_FLOWS, "dns_domain"):
+    if not change.only_in(*_NO_FLOWS, "dns_domain", "qos_policy_id"):
         yield from _whole(topology, _of_networks(topology, topology.realm_of(change.id)))
 
 

@@ -35,7 +35,7 @@ from .model import (
 from .realms import Realms
 from .references import Node, references
 
-OBSERVED = ("vif", "bridge", "link", "multicast-group", "handover")
+OBSERVED = ("vif", "bridge", "link", "meters", "multicast-group", "handover", "load")
 _NOTHING: frozenset[str] = frozenset()
 _NOBODY: Mapping[str, int] = Counter()
 
@@ -204,6 +204,10 @@ class Topology(Indexes, MembershipReading):
     def rules_naming(self, group_id: str) -> frozenset[str] | set[str]:
         """Ids of the rules whose peers are a security group's members, or an address group's addresses."""
         return self._peers.get(group_id, _NOTHING)
+
+    def qos_rules_of(self, policy_id: str) -> frozenset[str] | set[str]:
+        """Ids of the rules of a QoS policy."""
+        return self._qos_rules.get(policy_id, _NOTHING)
 
     def paired(self, network_id: str, ip_address: str) -> frozenset[str] | set[str]:
         """Ids of the ports that have an address among their allowed address pairs."""

@@ -19,6 +19,7 @@ from .model import (
     Object,
     Port,
     PortForwarding,
+    QosRule,
     Router,
     SecurityGroupRule,
     Subnet,
@@ -63,6 +64,7 @@ class Indexes(BalancingIndex):
         self._rules: defaultdict[str, set[str]] = defaultdict(set)
         self._peers: defaultdict[str, set[str]] = defaultdict(set)
         self._membership = Membership()
+        self._qos_rules: defaultdict[str, set[str]] = defaultdict(set)
 
     def _index(self, kind: str, id: str, obj: Any) -> None:
         if isinstance(obj, Object) and obj.name:
@@ -103,6 +105,8 @@ class Indexes(BalancingIndex):
                     self.rule_keys[obj.rule_key] = id
                 for peer in {obj.remote_group_id, obj.remote_address_group_id} - {None}:
                     self._peers[peer or ""].add(id)
+            case QosRule():
+                self._qos_rules[obj.qos_policy_id].add(id)
             case Router():
                 if obj.router_key is not None:
                     self.router_keys[obj.router_key] = id
@@ -171,6 +175,8 @@ class Indexes(BalancingIndex):
                 drop(self.rule_keys, obj.rule_key)
                 for peer in {obj.remote_group_id, obj.remote_address_group_id} - {None}:
                     discard(self._peers, peer or "", id)
+            case QosRule():
+                discard(self._qos_rules, obj.qos_policy_id, id)
             case Router():
                 drop(self.router_keys, obj.router_key)
             case FloatingIp():

@@ -12,11 +12,14 @@ from .model import (
     Listener,
     LoadBalancer,
     Member,
+    Meters,
     MulticastGroup,
     Neighbour,
+    Network,
     Pool,
     Port,
     PortForwarding,
+    QosRule,
     Router,
     SecurityGroupRule,
     Subnet,
@@ -30,6 +33,10 @@ Node = tuple[str, str]
 def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
     """The nodes that an object refers to: ``(field, (kind, id))`` each."""
     match obj:
+        case Network():
+            return _policy(obj.qos_policy_id)
+        case QosRule():
+            return _policy(obj.qos_policy_id)
         case Subnet():
             return [("network_id", ("network", obj.network_id))]
         case Port():
@@ -39,12 +46,12 @@ def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
             found += [("security_groups", ("security-group", group)) for group in obj.security_groups or ()]
             if obj.router_id is not None:
                 found.append(("router_id", ("router", obj.router_id)))
-            return found
+            return found + _policy(obj.qos_policy_id)
         case Router():
             named = {each.hypervisor_id for each in obj.gateway_hypervisors}
             return [("gateway_hypervisors", ("hypervisor", id)) for id in sorted(named)]
         case FloatingIp():
-            found = [("floating_network_id", ("network", obj.floating_network_id))]
+            found = [("floating_network_id", ("network", obj.floating_network_id)), *_policy(obj.qos_policy_id)]
             return found + ([("subnet_id", ("subnet", obj.subnet_id))] if obj.subnet_id else [])
         case LoadBalancer():
             found = [("vip_network_id", ("network", obj.vip_network_id))] if obj.vip_network_id else []
@@ -77,6 +84,10 @@ def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
             return [("hypervisor_id", ("hypervisor", obj.hypervisor_id)), ("peer_id", ("hypervisor", obj.peer_id))]
         case Vif():
             return [("port_id", ("port", obj.port_id)), ("hypervisor_id", ("hypervisor", obj.hypervisor_id))]
-        case Bridge():
+        case Bridge() | Meters():
             return [("hypervisor_id", ("hypervisor", obj.hypervisor_id))]
     return []
+
+
+def _policy(id: str | None) -> list[tuple[str, Node]]:
+    return [] if id is None else [("qos_policy_id", ("qos-policy", id))]

@@ -6,6 +6,7 @@ One root table a kind, named ``Tunnel_Mesh`` for ``tunnel-mesh``. A row's ``_uui
 - references as strong (``weak``: weak) uuid columns: the server refuses to delete what is in use;
 - lists of text and of references as sets, unless ``ordered``; those, structs and lists of structs as JSON text; labels as
   maps;
+- what agents count as rows of ``Load``, another table without roots: gone with the hypervisor that they are of;
 - fixed addresses as rows of ``Address``, a table without roots: gone as soon as no port refers to them, and unique.
   A floating IP holds one as well, and so does a load balancer in a network, so that they have their addresses for
   themselves among ports too.
@@ -49,14 +50,15 @@ from .model import (
     Subnet,
     traits,
 )
+from .references import Node
 
 DATABASE = "NovaNet"
-VERSION = "1.3.0"
+VERSION = "1.4.0"
 """Counts as OVSDB asks: x incompatible, y additions, z what no client notices."""
 
-ADDRESS = "Address"
-NOT_READ = frozenset(("name_key", "address"))
-"""Columns of kinds' tables that hold nothing of the object, but what the server is to compare."""
+ADDRESS, LOAD = "Address", "Load"
+NOT_READ = frozenset(("name_key", "address", "loads"))
+"""Columns of kinds' tables that hold nothing of the object, but what the server is to compare, or to keep."""
 PASSIVE = "passive"
 DURABLE: dict[str, Any] = {"op": "commit", "durable": True}
 """Answer only when the transaction is on the disk."""
@@ -99,7 +101,7 @@ def table(kind: str) -> str:
 
 
 KIND_OF: dict[str, str] = {table(kind): kind for kind in KINDS}
-"""The kind that a table holds; ``Address`` holds none."""
+"""The kind that a table holds; ``Address`` and ``Load`` hold none."""
 
 
 @cache
@@ -160,7 +162,18 @@ def schema() -> dict[str, Any]:
         "indexes": [["subnet", "ip_address"]],
     }
     tables = {table(kind): _table(kind, cls) for kind, cls in KINDS.items()}
-    return {"name": DATABASE, "version": VERSION, "tables": {**tables, ADDRESS: address}}
+    counts = {"key": "integer", "value": "integer", "min": 0, "max": "unlimited"}
+    load = {
+        "columns": {
+            "hypervisor_id": {"type": "uuid", "mutable": False},
+            "pool_id": {"type": "uuid", "mutable": False},
+            "connections": {"type": counts},
+            "began": {"type": "integer"},
+            "beat": {"type": "integer"},
+        },
+        "indexes": [["hypervisor_id", "pool_id"]],
+    }
+    return {"name": DATABASE, "version": VERSION, "tables": {**tables, ADDRESS: address, LOAD: load}}
 
 
 def _table(kind: str, cls: type[Object]) -> dict[str, Any]:
@@ -172,6 +185,9 @@ def _table(kind: str, cls: type[Object]) -> dict[str, Any]:
     if cls in (FloatingIp, LoadBalancer):
         key = {"type": "uuid", "refTable": ADDRESS, "refType": "strong"}
         described["address"] = {"type": {"key": key, "min": 0, "max": 1}}
+    if cls is Hypervisor:
+        key = {"type": "uuid", "refTable": LOAD, "refType": "strong"}
+        described["loads"] = {"type": {"key": key, "min": 0, "max": "unlimited"}}
     indexes = [["name_key"], *([*fields] for fields in cls.UNIQUE)]
     found: dict[str, Any] = {"columns": described, "isRoot": True, "indexes": indexes}
     if cls.SINGLE:
@@ -302,6 +318,15 @@ def record_operations(kind: str, facts: Mapping[str, Mapping[str, Any]]) -> list
     ]
 
 
+def claim_operations(claims: Mapping[Node, int]) -> list[Operation]:
+    """The operations that count up ``promises`` of objects, if they still are what the writer has seen; revisions stay."""
+    found: list[Operation] = []
+    for (kind, id), seen in claims.items():
+        found.append(_wait(kind, _row_of(id), "promises", [seen]))
+        found.append({"op": "update", "table": table(kind), "where": _row_of(id), "row": {"promises": seen + 1}})
+    return found
+
+
 def _row_of(id: str) -> list[Any]:
     """The <condition>s that select one row."""
     return [["_uuid", "==", ["uuid", id]]]
@@ -384,7 +409,12 @@ def apply_order(edits: Iterable[Edit]) -> list[Edit]:
     """The edits so that what is referred to comes before what refers to it, and goes after it."""
     rank = {kind: number for number, kind in enumerate(KINDS)}
     last = 2 * len(rank)
-    return sorted(edits, key=lambda edit: rank[edit.kind] if edit.value is not None else last - rank[edit.kind])
+
+    def place(edit: Edit) -> int:
+        own = rank.get(edit.kind, len(rank))  # a load is of all that there is
+        return own if edit.value is not None else last - own
+
+    return sorted(edits, key=place)
 
 
 if __name__ == "__main__":

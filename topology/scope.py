@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
-from . import balancing_scope, health_scope, policy_scope
+from . import balancing_scope, health_scope, policy_scope, qos_scope
 from .aftermath import Aftermath
 from .changes import Change, Dirty, Owner
 from .graph import Topology
 from .model import FloatingIp, Network, Port
-from .reach import routers_at, where
+from .reach import floating_at, floating_gateways, routers_at, where
 
 
 def owners_on(topology: Topology, hypervisor: str) -> Iterator[Owner]:
@@ -28,6 +28,7 @@ def owners_on(topology: Topology, hypervisor: str) -> Iterator[Owner]:
     for network in networks:
         yield from _within(topology, network)
     yield from health_scope.owners_on(topology, hypervisor)
+    yield from qos_scope.owners_on(topology, hypervisor)
     for port in topology.ports_on(hypervisor):
         for floating in topology.floating_of(port):
             yield "floating-ip", floating
@@ -59,23 +60,6 @@ def _within(topology: Topology, network: str) -> Iterator[Owner]:
     yield from balancing_scope.owners_in(topology, network)
 
 
-def floating_gateways(topology: Topology, floating_ip_id: str) -> tuple[str, ...]:
-    """The possible gateways of the router that leads to a floating IP."""
-    router = topology.router_of_floating(floating_ip_id)
-    return () if router is None else topology.gateways_of(router)
-
-
-def floating_at(topology: Topology, floating_ip_id: str) -> set[str]:
-    """The hypervisors that a floating IP concerns: its VM's when that is wired to the outside, else the gateways."""
-    floating = topology.get("floating-ip", floating_ip_id)
-    if floating is None or floating.port_id is None:
-        return set(floating_gateways(topology, floating_ip_id))
-    here = topology.location(floating.port_id)
-    if here is None or here in topology.wired_to(floating.floating_network_id):
-        return set() if here is None else {here}
-    return {here, *floating_gateways(topology, floating_ip_id)}
-
-
 def concerned(topology: Topology, kind: str, id: str) -> Iterator[Dirty]:
     """Where an object of the intent store is realised, and by which owner."""
     match kind:
@@ -88,6 +72,7 @@ def concerned(topology: Topology, kind: str, id: str) -> Iterator[Dirty]:
                     yield hypervisor, ("port", id)
                     if port.identity is not None:
                         yield hypervisor, policy_scope.owner(hypervisor)
+                yield from qos_scope.concerned(topology, "port", id)
         case "network":
             for hypervisor in where(topology, id):
                 yield hypervisor, ("network", id)
@@ -121,6 +106,7 @@ def concerned(topology: Topology, kind: str, id: str) -> Iterator[Dirty]:
         case _:
             yield from policy_scope.concerned(topology, kind, id)
             yield from balancing_scope.concerned(topology, kind, id)
+            yield from qos_scope.concerned(topology, kind, id)
 
 
 def dirty(topology: Topology, changes: Sequence[Change]) -> Iterator[Dirty]:
@@ -128,7 +114,7 @@ def dirty(topology: Topology, changes: Sequence[Change]) -> Iterator[Dirty]:
     if Aftermath.leaves_something(changes):
         topology = Aftermath(topology, changes)
     for change in changes:
-        for rules in (_RULES, balancing_scope.RULES, health_scope.RULES):
+        for rules in (_RULES, balancing_scope.RULES, health_scope.RULES, qos_scope.RULES):
             rule = rules.get(change.kind)
             if rule is not None:
                 yield from rule(topology, change)
@@ -193,7 +179,7 @@ def _reach(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 _NO_FLOWS = (
     "host_id", "name", "description", "device_id", "device_owner", "revision_number", "dns_name", "extra_dhcp_opts",
-    "security_groups", "labels",
+    "security_groups", "labels", "qos_policy_id", "trust_dscp",
 )  # fmt: skip
 """Fields of ports that no flow depends on. Of security groups and labels flows know the identity."""
 
@@ -259,7 +245,7 @@ def _interface(topology: Topology, change: Change) -> Iterator[Dirty]:
 
 
 def _network(topology: Topology, change: Change) -> Iterator[Dirty]:
-    if change.only_in("name", "description", "revision_number", "dns_domain"):
+    if change.only_in("name", "description", "revision_number", "dns_domain", "qos_policy_id"):
         return
     for hypervisor in where(topology, change.id) | _wired_by(topology, change):
         for owner in _within(topology, change.id):

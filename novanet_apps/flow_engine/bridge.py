@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import eventlet
 from eventlet.event import Event
@@ -20,19 +20,21 @@ from pipelines.compiler import Owner
 from pipelines.cookies import cookie
 from pipelines.flow import Action, Rule
 from pipelines.ledger import STEP, Ledger, Wanted
-from pipelines.wire import VERSIONS, Delta, FlowEntry, ct_flush_zone, encode_packet_out
+from pipelines.wire import VERSIONS, Delta, FlowEntry, Tracked, encode_packet_out
 
 from . import reading
 from .audit import Audit
 from .comparison import differences
 from .counters import Counters
 from .failures import Failures
+from .forgetting import Forgetting
 from .outbox import ENCODED, WAITING, Outbox
 from .session import Session, SessionEnded, SwitchError
 
 LOG = logging.getLogger(__name__)
 
 OPENFLOW = dict(zip(VERSIONS, ("1.3", "1.4", "1.5"), strict=True))
+T = TypeVar("T")
 START = int(time.time() * 1000)
 """Default term of a controller: a later start outranks an earlier one."""
 
@@ -127,12 +129,16 @@ class Bridge:
 
     def counted(self, owner: Owner, timeout: float) -> list[FlowEntry] | None:
         """The owner's flows, as the switch counts now; None when it does not say in time."""
+        return self.ask(lambda session: reading.read_counted(session, cookie(owner)), timeout)
+
+    def ask(self, read: Callable[[Session], T], timeout: float) -> T | None:
+        """What ``read`` reads from the switch; None when that does not say, or not in time."""
         session = self._session
         if session is None:
             return None
         try:
             with Timeout(timeout, False):
-                return reading.read_counted(session, cookie(owner))
+                return read(session)
         except (SwitchError, SessionEnded, ValueError) as problem:
             LOG.warning("counters of hypervisor %s cannot be read: %s", self.hypervisor_id, problem)
         return None
@@ -145,10 +151,9 @@ class Bridge:
         session.send(encode_packet_out(session.version, frame, actions, in_port))
         return True
 
-    def forget_connections(self, zone: int) -> None:
-        """Have conntrack forget a zone, if there is a connection to the switch."""
-        if self._session is not None:
-            self._session.send(ct_flush_zone(self._session.version, 0, zone))
+    def forget_connections(self, zone: int | None, match: Tracked | None) -> bool:
+        """Have conntrack forget a zone, or what matches in it; False when there is no connection to a switch that can."""
+        return self._session is not None and self._forgetting.forget(zone, match)
 
     def state(self) -> dict[str, Any]:
         """What an operator wants to know."""
@@ -173,6 +178,7 @@ class Bridge:
         self._session = session
         self._problem = ""
         self._failures.first = None
+        self._forgetting = Forgetting(session, self.counters, self.hypervisor_id)
         self._outbox = Outbox(
             session, self.counters, self._failures, self._pending, rest=self._sleep, rouse=self._rouse, tell=self._tell
         )

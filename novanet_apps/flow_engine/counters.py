@@ -28,5 +28,9 @@ class Counters(ConnectionCounters):
     """Comparisons in the background that were completed."""
     drift_repaired: int = 0
     """Flows, groups and meters that were not as they had been set, and were put right."""
+    connections_flushed: int = 0
+    """Requests that a switch forget connections."""
+    flushes_refused: int = 0
+    """Such requests that a switch refused."""
     loop_lag_ms_max: int = 0
     """Longest time in milliseconds that the event loop was held since the start."""

@@ -12,8 +12,9 @@ from novanet_apps.compat import CONNECTIONS, Datapath
 from pipelines.compiler import Owner
 from pipelines.flow import Action, Rule
 from pipelines.ledger import Snapshot
-from pipelines.wire import FlowEntry, Message, PortStatus, Type, read
+from pipelines.wire import FlowEntry, Message, MeterCount, MeterFeatures, PortStatus, Tracked, Type, read
 
+from . import reading
 from .bridge import Bridge
 from .counters import Counters
 from .lag import watch_loop
@@ -142,6 +143,21 @@ class FlowEngine:
         bridge = self._bridges.get(hypervisor_id)
         return None if bridge is None else bridge.counted(owner, timeout)
 
+    def meter_counters(self, hypervisor_id: str, timeout: float) -> list[MeterCount] | None:
+        """What the meters of a bridge have seen, read now; None when that cannot be had in ``timeout`` seconds."""
+        bridge = self._bridges.get(hypervisor_id)
+        return None if bridge is None else bridge.ask(reading.read_meter_counters, timeout)
+
+    def meter_features(self, hypervisor_id: str, timeout: float) -> MeterFeatures | None:
+        """What meters a bridge can have; None as above."""
+        bridge = self._bridges.get(hypervisor_id)
+        return None if bridge is None else bridge.ask(reading.read_meter_features, timeout)
+
+    def meters(self, hypervisor_id: str) -> int:
+        """How many meters are wanted of a bridge."""
+        bridge = self._bridges.get(hypervisor_id)
+        return 0 if bridge is None or bridge.ledger is None else bridge.ledger.meters
+
     def snapshot(self, hypervisor_id: str) -> Snapshot | None:
         """The flows and groups of a bridge as they were last sent; None when it has not been connected yet."""
         bridge = self._bridges.get(hypervisor_id)
@@ -152,11 +168,13 @@ class FlowEngine:
         bridge = self._bridges.get(hypervisor_id)
         return bridge is not None and bridge.packet_out(frame, actions, in_port)
 
-    def forget_connections(self, hypervisor_id: str, zone: int) -> None:
-        """Have a bridge's conntrack forget a zone, before what is put next; nothing when it is not connected."""
+    def forget_connections(self, hypervisor_id: str, zone: int | None, match: Tracked | None = None) -> bool:
+        """Have a bridge's conntrack forget a zone, before what is put next, or what matches in it, or in all zones (None).
+
+        False when the bridge is not connected, or has refused to forget what matches: Open vSwitch before 3.1 does.
+        """
         bridge = self._bridges.get(hypervisor_id)
-        if bridge is not None:
-            bridge.forget_connections(zone)
+        return bridge is not None and bridge.forget_connections(zone, match)
 
     def on_confirmed(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the hypervisor's id whenever its bridge confirmed, refused, came or went."""

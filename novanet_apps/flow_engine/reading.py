@@ -9,6 +9,7 @@ from functools import partial
 from pipelines import fields as f
 from pipelines import wire
 from pipelines.cookies import LEARNED
+from pipelines.tables import LB_AFFINITY
 
 from .session import Session, SwitchError
 
@@ -20,14 +21,14 @@ FIRST_VIRTUAL_METER = 0xFFFF0001
 
 
 def read_flows(session: Session) -> Iterator[tuple[bytes, bytes]]:
-    """(key, body) of every flow of the bridge, as they arrive, save what it has learned by itself.
+    """(key, body) of every flow of the bridge, as they arrive, save what it has learned by itself, where it may.
 
     Raises SwitchError, SessionEnded, ValueError.
     """
     with closing(session.stream(wire.flows_request)) as parts:
         for part in parts:
             for entry in wire.flows(part):
-                if entry.body[0] != LEARNED:
+                if entry.body[0] != LEARNED or entry.key[0] != LB_AFFINITY.number:
                     yield entry.key, entry.body
 
 

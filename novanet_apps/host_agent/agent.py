@@ -10,6 +10,8 @@ from eventlet.event import Event
 
 from novanet_apps.host_agent import metrics
 from novanet_apps.host_agent.bridge import LocalBridge
+from novanet_apps.host_agent.connections import Connections
+from novanet_apps.host_agent.conntrack import Source, Userspace, control_socket, source
 from novanet_apps.host_agent.intent import Intent, Wanted
 from novanet_apps.host_agent.judge import Health
 from novanet_apps.host_agent.namespace import NamespaceError
@@ -39,6 +41,8 @@ class Agent:
         self._thread = CheckingThread(self._result, conf.agent_checks_at_once)
         self._intent: Intent | None = None
         self._reports: Reports | None = None
+        self._userspace = Userspace(control_socket(conf.agent_ovsdb, conf.agent_vswitchd))
+        self._connections = Connections(lambda: self._intent, self._conntrack)
 
     def start(self) -> None:
         """Begin. Raises NamespaceError, and OSError where the metrics' address cannot be used."""
@@ -49,6 +53,7 @@ class Agent:
         self._local.start()
         eventlet.spawn(self._follow_store)
         eventlet.spawn(self._keep_port)
+        self._connections.start()
 
     def stop(self) -> None:
         """End, and take away what was made."""
@@ -73,7 +78,7 @@ class Agent:
             return f"intent store: {self._intent.session.error or 'connecting'}"
         if self._intent.hypervisor_id is None:
             return f"the intent store has no hypervisor {self._name}: create it, or set agent_hypervisor"
-        return self._trouble
+        return self._trouble or self._connections.trouble
 
     # --- the store ---------------------------------------------------------------------------------------------------
 
@@ -166,6 +171,12 @@ class Agent:
         self._local.plug(bridge)
         self._fresh = True
 
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def _conntrack(self) -> Source:
+        bridge = self._intent.bridge if self._intent is not None else ""
+        return source(self._local.datapath_type(bridge), self._userspace)
+
     # --- metrics -----------------------------------------------------------------------------------------------------
 
     def _samples(self) -> metrics.Samples:
@@ -182,4 +193,8 @@ class Agent:
             "novanet_agent_path_up": [({}, state["path_good"])],
             "novanet_agent_store_connected": [({}, connected)],
             "novanet_agent_late_seconds": [({}, state["lag"])],
+            "novanet_agent_connections": [({}, self._connections.live)],
+            "novanet_agent_connection_counts_total": [({}, self._connections.counts)],
+            "novanet_agent_connection_count_seconds": [({}, self._connections.cost)],
+            "novanet_agent_loads_written_total": [({}, self._connections.written)],
         }

@@ -26,7 +26,7 @@ FOLLOWING = 10.0
 """Seconds that vswitchd has to follow."""
 TABLES = {
     "Open_vSwitch": ["external_ids", "cur_cfg"],
-    "Bridge": ["name", "ports"],
+    "Bridge": ["name", "ports", "datapath_type"],
     "Port": ["name", "external_ids"],
     "Interface": ["name", "ofport", "error"],
 }
@@ -60,6 +60,11 @@ class LocalBridge:
     def has(self, bridge: str) -> bool:
         """Whether the bridge is there."""
         return self._bridge(bridge) is not None
+
+    def datapath_type(self, bridge: str) -> str:
+        """``netdev`` for Open vSwitch's own datapath, ``system`` or nothing for the kernel's; nothing where there is no bridge."""
+        row = self._bridge(bridge)
+        return "" if row is None else str(read(row, "datapath_type"))
 
     def is_plugged(self, bridge: str) -> bool:
         """Whether the agent's port is on the bridge."""

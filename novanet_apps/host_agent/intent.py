@@ -14,22 +14,24 @@ from uuid import UUID
 
 from novanet_apps.host_agent.judge import Health
 from novanet_apps.host_agent.targets import Target, target
-from novanet_apps.intent.feed import Feed
+from novanet_apps.intent.feed import Feed, load
 from novanet_apps.ovsdb.session import RowEvent, Session, members, read
 from topology.changes import Change, Edit
 from topology.health import is_checked
-from topology.model import HealthMonitor, Member, Pool
-from topology.schema import ADDRESS, DATABASE, columns, table
+from topology.model import HealthMonitor, Load, Member, Pool
+from topology.schema import ADDRESS, DATABASE, LOAD, columns, table
 
 LOG = logging.getLogger(__name__)
 
 WHOLE = ("member", "pool", "health-monitor")
-PORT, HYPERVISOR = table("port"), table("hypervisor")
+PORT, HYPERVISOR, ROUTER = table("port"), table("hypervisor"), table("router")
 TABLES = {
     **{table(kind): list(columns(kind)) for kind in WHOLE},
     PORT: ["fixed_ips", "port_key", "admin_state_up", "host_id"],
     HYPERVISOR: ["name", "bridge"],
     ADDRESS: ["subnet", "ip_address"],
+    ROUTER: ["router_key"],
+    LOAD: ["hypervisor_id", "pool_id", "connections", "began", "beat"],
 }
 
 Place = tuple[str, str]
@@ -77,6 +79,8 @@ class Intent:
         self._others = False
         """Whether other members are to be checked than before."""
         self._touched: set[str] = set()
+        self.loads: dict[str, tuple[str, Load]] = {}
+        """What the store has of the connections here, with the row, by pool."""
         self.hypervisor_id: str | None = None
         self.bridge = ""
         self.session = Session(
@@ -85,6 +89,7 @@ class Intent:
         self.session.restrict(HYPERVISOR, [["name", "==", hypervisor]])
         self.session.restrict(PORT, [])
         self.session.restrict(ADDRESS, [])
+        self.session.restrict(LOAD, [])
 
     def start(self) -> None:
         """Begin to connect."""
@@ -107,6 +112,16 @@ class Intent:
         sharing = [self._members[id].member_key or 0 for id in self._at[place]]
         return Wanted(target(member, monitor, here.key, sharing), member.health, True)
 
+    def counted(self) -> dict[int, str]:
+        """The pools whose connections are to be counted, by their members' keys."""
+        pools = [id for id, pool in self._pools.items() if pool.lb_algorithm == "least_connections"]
+        return {self._members[id].member_key or 0: pool for pool in pools for id in self._in_pool.get(pool, ())}
+
+    def router_zones(self) -> set[int]:
+        """The conntrack zones of routers (``pipelines.nat``)."""
+        keys = (next(members(row, "router_key"), 0) for row in self.session.rows(ROUTER).values())
+        return {key for key in keys if key}
+
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def _on_rows(self, events: list[RowEvent]) -> None:
@@ -118,7 +133,9 @@ class Intent:
                 self._note_address(event)
             elif event.table == HYPERVISOR:
                 self._note_hypervisor(event)
-            else:
+            elif event.table == LOAD:
+                self._note_load(event)
+            elif event.table != ROUTER:
                 whole.append(event)
         self._feed.take(whole)
         self._restrict()
@@ -144,6 +161,14 @@ class Intent:
         self.bridge = "" if event.op == "delete" else str(read(event.row, "bridge"))
         here = [] if self.hypervisor_id is None else [["host_id", "==", ["uuid", self.hypervisor_id]]]
         self.session.restrict(PORT, here)
+        self.session.restrict(LOAD, [["hypervisor_id", "==", clause[2]] for clause in here])
+
+    def _note_load(self, event: RowEvent) -> None:
+        of = load(event.row)
+        if event.op != "delete":
+            self.loads[of.pool_id] = event.uuid, of
+        elif self.loads.get(of.pool_id, ("",))[0] == event.uuid:
+            del self.loads[of.pool_id]
 
     def _note_port(self, event: RowEvent) -> None:
         uuid = UUID(event.uuid)

@@ -15,6 +15,10 @@ METRICS = {
     "novanet_agent_path_up": ("gauge", "1: the switch answers the agent, so checks that time out count"),
     "novanet_agent_store_connected": ("gauge", "1: the intent store answers"),
     "novanet_agent_late_seconds": ("gauge", "by how much the last check began after its time"),
+    "novanet_agent_connections": ("gauge", "live connections of clients here with members of pools that are balanced by least connections"),
+    "novanet_agent_connection_counts_total": ("counter", "times that those were counted"),
+    "novanet_agent_connection_count_seconds": ("gauge", "seconds of a processor that the last count took, of the agent and of vswitchd"),
+    "novanet_agent_loads_written_total": ("counter", "counts of a pool's connections that were written to the intent store"),
 }  # fmt: skip
 
 Samples = dict[str, list[tuple[dict[str, str], float]]]

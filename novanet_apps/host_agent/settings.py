@@ -23,6 +23,11 @@ OPTIONS: list[Any] = [
         "agent_ovsdb", default="unix:/var/run/openvswitch/db.sock", help="the OVSDB of the hypervisor that the agent runs on",
     ),
     cfg.StrOpt(
+        "agent_vswitchd", default="",
+        help="ovs-vswitchd's control socket, from which connections are counted on the userspace datapath; found by its pid file beside"
+        " agent_ovsdb's socket when empty",
+    ),
+    cfg.StrOpt(
         "agent_hypervisor", default="",
         help="name of this hypervisor in the intent store; external_ids:system-id of its OVSDB when empty",
     ),

@@ -50,7 +50,7 @@ class Wire(NamedTuple):
 def tunnel(hypervisor: Hypervisor, mesh: TunnelMesh) -> Iterator[OwnPort]:
     """The port that carries the mesh: flow-based, one for all peers; none without tunnel_ip."""
     if hypervisor.tunnel_ip:
-        options = {"remote_ip": "flow", "key": "flow"} | _encapsulation(hypervisor.tunnel_ip, mesh)
+        options = {"remote_ip": "flow", "key": "flow", "tos": "inherit"} | _encapsulation(hypervisor.tunnel_ip, mesh)
         yield OwnPort(TUNNEL_PORT, mesh.tunnel_type, options, TUNNEL_NUMBERS)
 
 

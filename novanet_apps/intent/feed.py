@@ -11,9 +11,10 @@ from uuid import UUID
 import eventlet
 import msgspec
 
-from novanet_apps.ovsdb.session import RowEvent
+from novanet_apps.ovsdb.session import RowEvent, read
 from topology.changes import Change, Edit
-from topology.schema import KIND_OF, Column, apply_order, columns, decode
+from topology.model import Load
+from topology.schema import KIND_OF, LOAD, Column, apply_order, columns, decode
 
 LOG = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Feed:
             self.busy = False
 
     def _edit(self, event: RowEvent) -> Edit | None:
+        if event.table == LOAD:
+            return Edit("load", event.uuid, load(event.row) if event.op != "delete" else None)
         kind = KIND_OF.get(event.table)
         if kind is None:
             return None  # an address comes and goes with its port
@@ -95,6 +98,17 @@ class Feed:
             (subnet,), (address,) = data["subnet"].values, data["ip_address"].values
             found.append((next(iter(position.values)).value if position else 0, str(subnet.value), address.value))
         return found
+
+
+def load(row: Any) -> Load:
+    """What a row of ``Load`` holds."""
+    return Load(
+        hypervisor_id=str(read(row, "hypervisor_id")),
+        pool_id=str(read(row, "pool_id")),
+        connections=dict(read(row, "connections")),
+        began=read(row, "began"),
+        beat=read(row, "beat"),
+    )
 
 
 _DEFAULTS = {"string": "", "json": "", "integer": 0, "boolean": False}

@@ -22,11 +22,12 @@ from msgspec.structs import replace
 from novanet_apps.intent.feed import Feed
 from novanet_apps.ovsdb.link import OvsdbError
 from novanet_apps.ovsdb.session import Session
-from topology.admission import Allocator, Draft, Refused, Write, admit, conflict, consequences
+from topology.admission import Allocator, Draft, Refused, Write, admit, claims, conflict, consequences
 from topology.changes import Edit
 from topology.graph import Topology
 from topology.model import RECORDED, Listener, Port, Router, Subnet
-from topology.schema import DURABLE, Step, operations, record_operations
+from topology.references import Node
+from topology.schema import DURABLE, Step, claim_operations, operations, record_operations
 
 LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Submission:
         self.new_ids = [str(uuid4()) for _ in writes]
         self.steps: list[Step] | None = None
         """As sent last; None before the first time."""
+        self.claims: dict[Node, int] = {}
+        """What is taken something of, with its ``promises`` as they were seen."""
         self.results: list[Any] = []
         self.outcome: Event = Event()
 
@@ -212,6 +215,7 @@ class Writer:
         inner = Draft(draft) if len(submission.writes) > 1 else draft
         steps: list[Step] = []
         results = []
+        claimed: dict[Node, int] = {}
         began = time.monotonic()
         for index, write in enumerate(submission.writes):
             try:
@@ -221,6 +225,9 @@ class Writer:
                 raise
             results.append(edit.value)
             for each in (*consequences(inner, edit, self._allocator), edit):
+                for node in claims(inner, each):
+                    if (there := self._topology.get(*node)) is not None:  # what is new nobody else knows
+                        claimed.setdefault(node, there.promises)
                 if step := _step(inner, each):
                     steps.append(step)
                     inner.stage(each)
@@ -230,7 +237,7 @@ class Writer:
         if inner is not draft:
             for step in steps:
                 draft.stage(step.edit)
-        submission.steps, submission.results = steps, results
+        submission.steps, submission.claims, submission.results = steps, claimed, results
 
     def _is_made(self, submission: Submission) -> bool:
         """Whether the submission was committed by a transaction whose answer was lost.
@@ -258,8 +265,12 @@ class Writer:
 
     def _send(self, batch: list[Submission]) -> None:
         steps = [step for submission in batch for step in submission.steps or ()]
+        claimed: dict[Node, int] = {}
+        for submission in batch:
+            for node, seen in submission.claims.items():
+                claimed[node] = min(seen, claimed.get(node, seen))
         wait = min(submission.deadline for submission in batch) - time.monotonic()
-        self._transact([*operations(steps), DURABLE], max(wait, 0.5))
+        self._transact([*claim_operations(claimed), *operations(steps), DURABLE], max(wait, 0.5))
         self.counters["transactions"] += 1
         self.counters["writes"] += len(steps)
 

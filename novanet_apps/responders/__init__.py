@@ -10,11 +10,12 @@ from novanet_apps.core import Core
 from .addressing import Addressing
 from .errors import IcmpErrors
 from .gateways import Gateways
+from .lost_members import LostMembers
 from .membership import Membership
 from .names import Names
 from .neighbours import Neighbours
 
-RESPONDERS = (Addressing, Names, IcmpErrors, Neighbours, Gateways, Membership)
+RESPONDERS = (Addressing, Names, IcmpErrors, Neighbours, Gateways, Membership, LostMembers)
 
 
 def start(core: Core) -> None:

@@ -28,9 +28,10 @@ class IcmpErrors:
         for reason in (
             Reason.TTL_EXCEEDED, Reason.NO_ROUTE, Reason.HOST_UNREACHABLE, Reason.PORT_UNREACHABLE, Reason.TOO_BIG,
         ):  # fmt: skip
-            self.core.punts.on(reason, self._answer)
+            self.core.punts.on(reason, self.answer)
 
-    def _answer(self, punt: Punt) -> None:
+    def answer(self, punt: Punt) -> None:
+        """Say so, in the name of whoever has to."""
         offender = _offender(punt.frame)
         if offender is None:
             return

@@ -23,6 +23,7 @@ from .dashboard import CONTENT_SECURITY_POLICY, PAGE
 from .events import EventHub
 from .load_balancers import LoadBalancers
 from .problems import Problem
+from .qos import Qos
 from .resources import Resources, answer
 from .security_groups import SecurityGroups
 from .traces import Traces
@@ -80,6 +81,7 @@ class Api:
         self.events = EventHub(core, self.views, self.counters, self.authentication.still_valid)
         objects = Resources(core, self.views, settings.max_body)
         groups = SecurityGroups(core, self.views)
+        qos = Qos(core, self.views)
         self.routes = (
             Route("/", {"GET": self._dashboard}, "text/html", public=True),
             Route("/healthz", {"GET": self._health}, public=True),
@@ -93,6 +95,9 @@ class Api:
             Route("/v1/security-groups/{id}/statistics", {"GET": groups.group_statistics}),
             Route("/v1/security-group-rules/{id}/statistics", {"GET": groups.rule_statistics}),
             Route("/v1/load-balancers/{id}/status", {"GET": LoadBalancers(core, self.views).status}),
+            Route("/v1/hypervisors/{id}/bandwidth", {"GET": qos.bandwidth}),
+            Route("/v1/ports/{id}/qos", {"GET": qos.of_port}),
+            Route("/v1/floating-ips/{id}/qos", {"GET": qos.of_floating_ip}),
             Route("/v1/{collection}", {"GET": objects.page, "POST": objects.create}),
             Route(
                 "/v1/{collection}/{id}",

@@ -16,6 +16,7 @@ from topology.model import KINDS, Object, Status, traits
 from . import queries
 from .load_balancers import BalancerStatus
 from .problems import CONTENT_TYPE as PROBLEM
+from .qos import EffectiveQos, HypervisorBandwidth
 from .security_groups import FILTERS, VERDICTS, GroupStatistics, RuleStatistics
 from .traces import TraceRequest
 from .views import FOLLOWS
@@ -101,7 +102,7 @@ def _schemas() -> Schema:
     schemas["Topology"] = _topology()
     schemas |= _traces()
     schemas |= _told_of_rules()
-    schemas |= _shapes(BalancerStatus)
+    schemas |= _shapes(BalancerStatus, HypervisorBandwidth, EffectiveQos)
     return schemas
 
 
@@ -392,6 +393,7 @@ def _system_paths() -> Schema:
         "/v1/events": events,
         **_rule_paths(get),
         **_balancer_paths(get),
+        **_qos_paths(get),
         "/v1/traces": {
             "post": {
                 "operationId": "trace", "tags": ["system"], "summary": "The way of a packet; a read: nothing is made",
@@ -408,6 +410,27 @@ def _balancer_paths(get: Callable[..., Schema]) -> Schema:
     tree = get("loadBalancerStatus", "A load balancer with its parts", _good("The tree.", _ref("BalancerStatus")), id)
     tree["get"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
     return {"/v1/load-balancers/{id}/status": tree}
+
+
+def _qos_paths(get: Callable[..., Schema]) -> Schema:
+    """What quality of service comes to."""
+    id = _parameter("path", "id", {"type": "string", "minLength": 1}, required=True)
+    effective = _good("The policy, what it is attached to, and what it says.", _ref("EffectiveQos"))
+    found = {
+        "/v1/hypervisors/{id}/bandwidth": get(
+            "hypervisorBandwidth",
+            "What a hypervisor's uplinks have promised, and have left",
+            _good("The sums.", _ref("HypervisorBandwidth")),
+            id,
+        ),
+        "/v1/ports/{id}/qos": get("portQos", "What holds for a port's traffic", effective, id),
+        "/v1/floating-ips/{id}/qos": get(
+            "floatingIpQos", "What holds for all that passes a floating IP", effective, id
+        ),
+    }
+    for path in found.values():
+        path["get"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
+    return found
 
 
 def _rule_paths(get: Callable[..., Schema]) -> Schema:

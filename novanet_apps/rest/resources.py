@@ -244,6 +244,7 @@ def _in_group(topology: Topology, group_id: str) -> Iterator[str]:
 
 
 _INDEXED: dict[str, dict[str, Callable[[Topology, Any], Iterable[str]]]] = {
+    "qos-rule": {"qos_policy_id": Topology.qos_rules_of},
     "port": {
         "router_id": _interfaces, "identity": Topology.ports_with, "security_groups": _in_group,
         "network_id": Topology.ports_of,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eventlet import sleep, spawn
 
-from topology import balancing_scope
+from topology import balancing_scope, qos_status
 from topology.changes import Change
 from topology.model import KINDS, Object, Port
 
@@ -51,6 +51,7 @@ class StatusFeed:
                 self._open[kind, change.id] = None
             if kind in ("port", "router"):
                 self._open.update(dict.fromkeys(self._outside(kind, change.id)))
+            self._open.update((("port", id), None) for id in qos_status.touched(self._core.topology, change))
             if change.kind == kind and change.new is None:
                 self._last.pop((kind, change.id), None)
 

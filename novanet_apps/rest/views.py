@@ -24,6 +24,7 @@ from topology.model import (
     Object,
     Pool,
     Port,
+    QosPolicy,
     Router,
     SecurityGroup,
     Status,
@@ -84,7 +85,9 @@ FOLLOWS: dict[str, dict[str, dict[str, Any]]] = {
             "type": "array", "items": {"type": "string"},
             "description": "ids of the groups that it is a member of: those that it names, and those that select it",
         },
+        "qos_network_policy_id": _ID_OR_NULL | {"description": "its network's, which holds where it names none"},
     },
+    "qos-policy": {"rules": _IDS | {"description": "ids of its rules"}},
     "security-group": {
         "rule_count": {"type": "integer", "description": "how many rules it has"},
         "port_count": {"type": "integer", "description": "how many ports are members, named or selected"},
@@ -162,6 +165,10 @@ class Views:
                 shown["port_id"] = port.id if port is not None else None
             case Port():
                 shown["applied_security_groups"] = self._groups(obj.identity)
+                network: Network | None = self.core.topology.get("network", obj.network_id)
+                shown["qos_network_policy_id"] = None if network is None else network.qos_policy_id
+            case QosPolicy():
+                shown["rules"] = sorted(self.core.topology.qos_rules_of(obj.id))
             case SecurityGroup():
                 members = self.core.topology.identities_of_group(obj.id)
                 shown["rule_count"] = len(self.core.topology.rules_of(obj.id))

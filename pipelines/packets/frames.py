@@ -64,6 +64,18 @@ class Ip(Struct, frozen=True, gc=False):
     payload: bytes
 
 
+class Tcp(Struct, frozen=True, gc=False):
+    """The header of a TCP segment with what it came in."""
+
+    ethernet: Ethernet
+    ip: Ip
+    src_port: int
+    dst_port: int
+    seq: int
+    ack: int
+    flags: int
+
+
 class Udp(Struct, frozen=True, gc=False):
     """A UDP datagram with what it came in."""
 
@@ -171,6 +183,15 @@ def read_ip(ethernet: Ethernet) -> Ip:
     if ethernet.ethertype == IPV6:
         return read_ipv6(ethernet.payload)
     raise Malformed(f"Ethernet: type {ethernet.ethertype:#06x} is not IP")
+
+
+def read_tcp(frame: bytes) -> Tcp:
+    """The header of the TCP segment in a frame; its checksum is not looked at. Raises Malformed."""
+    ethernet = read_ethernet(frame)
+    ip = read_ip(ethernet)
+    if ip.protocol != TCP or len(ip.payload) < _TCP.size:
+        raise Malformed(f"TCP: protocol {ip.protocol}, {len(ip.payload)} bytes")
+    return Tcp(ethernet, ip, *_TCP.unpack_from(ip.payload)[:4], ip.payload[13])
 
 
 def read_udp(frame: bytes) -> Udp:

@@ -8,7 +8,6 @@ from .changes import Moves, moves
 from .filling import compiled
 from .matches import SLOT_BITS, Match, matches
 from .pools import MOST_WEIGHT, Slots
-from .relief import UNIT, relieved
 from .sizes import SIZES, choose_size, fits
 from .tables import ALGORITHMS, table
 
@@ -17,7 +16,6 @@ __all__ = [
     "MOST_WEIGHT",
     "SIZES",
     "SLOT_BITS",
-    "UNIT",
     "Match",
     "Moves",
     "Slots",
@@ -26,6 +24,5 @@ __all__ = [
     "fits",
     "matches",
     "moves",
-    "relieved",
     "table",
 ]

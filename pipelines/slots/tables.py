@@ -20,7 +20,7 @@ ALGORITHMS: dict[str, Callable[[Pool, int], Slots]] = {
     "consistent_hashing": consistent_hashing,
     "round_robin": lambda pool, size: in_blocks(Pool(pool.names, tuple([min(1, each) for each in pool.weights])), size),
     "weighted_round_robin": in_blocks,
-    "least_connections": in_blocks,  # with the weights of ``relieved``
+    "least_connections": in_blocks,  # with the weights of ``topology.relief``
 }
 
 

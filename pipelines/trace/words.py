@@ -282,6 +282,8 @@ PUNTED: dict[Reason, tuple[Verdict, str]] = {
     Reason.PORT_UNREACHABLE: ("refused", "the router offers no such service: ICMP port unreachable"),
     Reason.TOO_BIG: ("refused", "it is too large for its way: ICMP fragmentation needed, or packet too big"),
     Reason.RESOLVE: ("held", "the controller asks for the next hop's MAC address, and then sends it on"),
+    Reason.MEMBER_GONE: ("refused", "the connection's member is gone: it is reset"),
+    Reason.ANOTHER_MEMBER: ("held", "the connection's member is gone: the controller sends it on to another one"),
     Reason.NEIGHBOUR: ("answered", "the controller notes the neighbour's MAC address"),
 }
 """What the controller does with what it is handed. Reasons that are missing concern no packet's fate: copies for logs."""

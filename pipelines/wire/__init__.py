@@ -6,6 +6,7 @@
 | `actions`    | the actions that differ by version                                              |
 | `flows`      | a flow as key and body, and the flow-mods made of them                          |
 | `groups`     | groups and meters                                                               |
+| `conntrack`  | what a switch is to forget of its connections                                   |
 | `requests`   | barriers, bundles, roles, questions to the switch, Geneve options               |
 | `delta`      | changes of a switch, and the bundles that make them                             |
 | `packets`    | packets for the controller and from it                                          |
@@ -17,6 +18,7 @@
 | `describe`   | flows, groups and meters in a line                                              |
 """
 
+from .conntrack import Tracked, Tuple, ct_flush, ct_flush_zone
 from .delta import BUNDLE_SIZE, Batch, Delta, Subject, batches
 from .describe import describe, describe_group, describe_meter
 from .errors import Error
@@ -46,7 +48,6 @@ from .requests import (
     barrier,
     bundle_adds,
     bundle_control,
-    ct_flush_zone,
     flows_request,
     groups_request,
     hello,
@@ -62,8 +63,8 @@ from .requests import (
 
 __all__ = [
     "BUNDLE_SIZE", "OF13", "OF14", "OF15", "VERSIONS", "Batch", "Bundle", "BundleReply", "Delta", "Error", "FlowEntry",
-    "FlowRemoved", "Framer", "Message", "MeterCount", "MeterFeatures", "Multipart", "PacketIn", "Part", "PortStatus", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Type",
-    "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "ct_flush_zone", "describe", "describe_group",
+    "FlowRemoved", "Framer", "Message", "MeterCount", "MeterFeatures", "Multipart", "PacketIn", "Part", "PortStatus", "Reply", "Role", "RoleReply", "Subject", "TlvCommand", "TlvTable", "Tracked", "Tuple", "Type",
+    "aggregate", "aggregate_request", "barrier", "batches", "bundle_adds", "bundle_control", "ct_flush", "ct_flush_zone", "describe", "describe_group",
     "describe_meter", "encode_flow", "encode_group", "encode_meter", "encode_packet_out", "flow_add", "flow_delete", "flows", "flows_request",
     "group_delete", "group_put", "groups", "groups_request", "hello", "message", "meter_counters", "meter_counters_request", "meter_delete", "meter_features", "meter_features_request", "meter_put", "meters",
     "meters_request", "ports", "ports_request", "read", "read_packet_in", "role_request", "set_async", "tlv_mod", "tlv_request",

@@ -181,13 +181,3 @@ def tlv_mod(version: int, xid: int, command: TlvCommand, *options: tuple[int, in
 def tlv_request(version: int, xid: int) -> bytes:
     """Ask for the map of Geneve options."""
     return message(version, Type.EXPERIMENTER, xid, pack(">II", NICIRA, TLV_REQUEST))
-
-
-# --- conntrack (NXT_CT_FLUSH_ZONE of Open vSwitch's nicira-ext.h) -----------------------------------------------------
-
-CT_FLUSH_ZONE = 29
-
-
-def ct_flush_zone(version: int, xid: int, zone: int) -> bytes:
-    """Forget all connections of a conntrack zone."""
-    return message(version, Type.EXPERIMENTER, xid, pack(">IIxxxxxxH", NICIRA, CT_FLUSH_ZONE, zone))

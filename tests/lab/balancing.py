@@ -78,6 +78,54 @@ for _ in range(count):
     print(json.dumps(said), flush=True)
 """
 
+HOLDER = r"""
+import json, socket, sys
+kind, host, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+clients = []
+for _ in range(count):
+    client = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+    client.settimeout(2)
+    client.connect((host, port))
+    clients.append(client)
+first = [client.recv(100).decode().split()[0] for client in clients] if kind == "tcp" else []
+print(json.dumps(first), flush=True)
+for line in sys.stdin:
+    said = []
+    for number, client in enumerate(clients):
+        try:
+            client.send(b"x")
+            data = client.recv(100).decode()
+            said.append(first[number] if kind == "tcp" and data == "x" else data.split()[0] if data else "closed")
+        except OSError as problem:
+            said.append(type(problem).__name__)
+    print(json.dumps(said), flush=True)
+"""
+
+
+class Held:
+    """Connections of a VM that stay open: ``names`` are the members that have them (TCP), ``ask`` uses each once more."""
+
+    def __init__(self, vm: VM, host: str, port: int, count: int, kind: str = "tcp") -> None:
+        argv = [sys.executable, "-c", HOLDER, kind, host, str(port), str(count)]
+        self._process = vm.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.names: list[str] = json.loads(self._process.stdout.readline())
+        if kind == "udp":
+            self.names = self.ask()
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def ask(self) -> list[str]:
+        """Of each connection who answered, or the name of the error."""
+        self._process.stdin.write("ask\n")
+        self._process.stdin.flush()
+        return list(json.loads(self._process.stdout.readline()))
+
 
 @contextmanager
 def server(vm: VM, name: str, tcp: list[int] | None = None, udp: list[int] | None = None) -> Iterator[None]:
@@ -159,4 +207,4 @@ class Balancer:
         return made
 
 
-__all__ = ["Balancer", "ask", "names", "server", "until"]
+__all__ = ["Balancer", "Held", "ask", "names", "server", "until"]

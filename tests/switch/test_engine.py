@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import fields as f
+from pipelines.cookies import learned_cookie
 from pipelines.flow import Bucket, Flow, Group, Meter, copy, group, match, output, set_bits, set_field
+from pipelines.tables import LB_AFFINITY
 
 from .bridges import ALL_VERSIONS, OWNER, TABLE, Bridges, EngineController, flow, flows
 from .controller import until
@@ -368,6 +370,37 @@ def test_what_others_delete_and_add_is_healed(bridges: Bridges, start: Start) ->
         assert "were not as they had been set" in controller.log
     finally:
         bridges.remove("heal")
+
+
+def test_what_the_switch_has_learned_is_left_to_it_only_where_it_learns(bridges: Bridges, start: Start) -> None:
+    """Neither an audit nor the next controller takes it away; the same cookie elsewhere is as foreign as any other."""
+    controller = start("--audit-interval", "0.3")
+    bridges.add("learned", controller)
+    learned = f"cookie={learned_cookie(7):#x}"
+
+    def tables() -> list[str]:
+        lines = bridges.ofctl("dump-flows", "learned", f"{learned}/-1").splitlines()
+        return sorted(line.split("table=")[1].split(",")[0] for line in lines if "table=" in line)
+
+    try:
+        controller.call("put", "learned", {OWNER: EVERYTHING})
+        controller.call("complete", "learned")
+        controller.synced("learned")
+        for table in (LB_AFFINITY.number, LB_AFFINITY.number + 1):
+            bridges.ofctl("add-flow", "learned", f"{learned},table={table},priority=9,actions=drop")
+        until(lambda: tables() == [str(LB_AFFINITY.number)], "what is elsewhere goes")
+        audits = controller.counters()["audits"]
+        until(lambda: controller.counters()["audits"] > audits + 2, "audits go on")
+        assert controller.counters()["drift_repaired"] == 1 and tables() == [str(LB_AFFINITY.number)]
+        controller.stop(signal.SIGKILL)
+        second = start(instead_of=controller)
+        second.call("expect", "learned", bridges.dpid("learned"))
+        second.call("put", "learned", {OWNER: EVERYTHING})
+        second.call("complete", "learned")
+        second.synced("learned")
+        assert second.counters()["flows_deleted"] == 0 and tables() == [str(LB_AFFINITY.number)]
+    finally:
+        bridges.remove("learned")
 
 
 def test_role_with_an_older_term_stays_silent(bridges: Bridges, start: Start) -> None:

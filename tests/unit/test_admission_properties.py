@@ -35,6 +35,8 @@ OF_BALANCERS = (
     "balancers_in", "balancers_on", "pools_of", "listeners_of", "listeners_to", "members_of", "monitors_of", "floating_to",
 )  # fmt: skip
 
+OF_QUALITY = ("qos_rules_of", "ports_of")
+
 id_ = st.sampled_from(IDS)
 fixed = st.fixed_dictionaries({}, optional={"subnet_id": id_, "ip_address": st.sampled_from(ADDRESSES)})
 requirement = st.fixed_dictionaries(
@@ -48,6 +50,7 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "physical_network": st.sampled_from([None, "wire"]),
         "segmentation_id": st.sampled_from([None, 1, 2]),
         "external": st.booleans(),
+        "qos_policy_id": st.sampled_from([None, None, *IDS]),
     },
     "subnet": {
         "network_id": id_,
@@ -64,6 +67,8 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "port_security_enabled": st.sampled_from([True, True, True, False]),
         "security_groups": st.none() | st.lists(id_, max_size=2, unique=True),
         "labels": st.dictionaries(st.sampled_from(["tier", "zone"]), st.sampled_from(["a", "b", "-"]), max_size=2),
+        "qos_policy_id": st.sampled_from([None, None, None, *IDS]),
+        "trust_dscp": st.sampled_from([False, False, True]),
     },
     "security-group": {
         "stateful": st.booleans(),
@@ -107,6 +112,7 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "port_id": st.none() | id_,
         "fixed_ip_address": st.none() | st.sampled_from(ADDRESSES),
         "loadbalancer_id": st.sampled_from([None, None, *IDS]),
+        "qos_policy_id": st.sampled_from([None, None, *IDS]),
     },
     "load-balancer": {
         "vip_network_id": st.none() | id_,
@@ -149,6 +155,16 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "internal_port": st.just(22),
         "internal_ip_address": st.none() | st.sampled_from(ADDRESSES),
     },
+    "qos-policy": {"shared": st.booleans()},
+    "qos-rule": {
+        "qos_policy_id": id_,
+        "type": st.sampled_from(["bandwidth_limit", "minimum_bandwidth", "priority"]),
+        "direction": st.sampled_from(["egress", "egress", "ingress"]),
+        "max_kbps": st.sampled_from([None, 1000, 2000, 5]),
+        "max_burst_kbps": st.sampled_from([None, 20, 72, 5]),
+        "min_kbps": st.sampled_from([None, 1500, 900]),
+        "priority": st.sampled_from([None, None, 3, 8]),
+    },
     "neighbour": {
         "network_id": id_,
         "ip_address": st.sampled_from(["192.0.2.1", "192.0.2.2", "x"]),
@@ -165,7 +181,7 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 REQUIRED = (
     "network_id", "cidr", "floating_network_id", "floating_ip_id", "internal_port_id", "protocol", "external_port",
     "internal_port", "ip_address", "security_group_id", "direction", "loadbalancer_id", "pool_id", "protocol_port", "address",
-    "type",
+    "type", "qos_policy_id",
 )  # fmt: skip
 ROUTED = [
     Write("create", "network", IDS[0], {"project_id": "us"}),
@@ -202,6 +218,11 @@ ROUTED = [
     Write("create", "member", IDS[0], {"pool_id": IDS[0], "address": "10.0.0.2"}),
     Write("create", "health-monitor", IDS[0], {"pool_id": IDS[0], "type": "HTTP"}),
     Write("create", "floating-ip", IDS[2], {"floating_network_id": IDS[1], "loadbalancer_id": IDS[1]}),
+    *(Write("create", "qos-policy", id, {"shared": shared}) for id, shared in ((IDS[0], True), (IDS[1], False))),
+    Write("create", "qos-rule", IDS[0], {"qos_policy_id": IDS[0], "type": "bandwidth_limit", "max_kbps": 1000}),
+    Write("create", "qos-rule", IDS[1], {"qos_policy_id": IDS[1], "type": "minimum_bandwidth", "min_kbps": 900}),
+    Write("patch", "port", IDS[1], {"qos_policy_id": IDS[0]}),
+    Write("patch", "port", IDS[2], {"qos_policy_id": IDS[1]}),
     Write("create", "neighbour", IDS[0], {
         "network_id": IDS[1], "ip_address": "192.0.2.1", "mac_address": MACS[0], "learned": True,
     }, system=True),
@@ -212,7 +233,7 @@ ROUTED = [
 @st.composite
 def writes(draw: Any) -> Write:
     often = ["subnet", "port", "port", "port", "floating-ip", "floating-ip", "security-group", "security-group-rule"]
-    often += ["load-balancer", "pool", "listener", "member"]
+    often += ["load-balancer", "pool", "listener", "member", "qos-rule"]
     kind = draw(st.sampled_from([*FIELDS, *often]))
     optional = FIELDS[kind] | {"name": st.sampled_from(["", "", "a", "b"]), "project_id": st.sampled_from(["", "us"])}
     needed = {field.name for field in structs.fields(KINDS[kind]) if field.required}
@@ -272,6 +293,7 @@ def check(topology: Topology) -> None:
         assert not any(a.overlaps(b) for a in nets for b in nets if a is not b and a.version == b.version)
     assert len(topology.all("tunnel-mesh")) <= 1
     check_rules(topology)
+    check_quality(topology)
 
 
 def check_balancer(topology: Topology, balancer: Any) -> None:
@@ -337,6 +359,38 @@ def check_rules(topology: Topology) -> None:
         assert rule.project_id == group.project_id and (rule.action == "allow" or group.tier == "admin")
         assert sum(getattr(rule, name) is not None for name in RULE_MATCH[6:9]) <= 1
         assert rule.remote_ip_prefix is None or (":" in rule.remote_ip_prefix) == (rule.ethertype == "IPv6")
+
+
+def wire_mtu(topology: Topology, network: str) -> int:
+    tunnelled = topology.get("network", network).physical_network is None and topology.mesh is not None
+    return topology.mesh.underlay_mtu if tunnelled else 1500
+
+
+def check_quality(topology: Topology) -> None:
+    """Rules say one thing, and hold where they can; a packet fits every burst."""
+    for rule in topology.all("qos-rule").values():
+        said = [name for name in ("max_kbps", "min_kbps", "priority") if getattr(rule, name) is not None]
+        assert len(said) == 1 and rule.project_id == topology.get("qos-policy", rule.qos_policy_id).project_id
+        assert rule.type == "bandwidth_limit" or rule.direction == "egress"
+        for kind, id in topology.referrers("qos-policy", rule.qos_policy_id):
+            user = topology.get(kind, id)
+            outside = kind == "floating-ip" or (kind == "port" and user.router_id is not None)
+            assert not outside or rule.type == "bandwidth_limit"
+            if kind != "qos-rule" and rule.max_burst_kbps is not None:
+                networks = {
+                    "network": id,
+                    "port": getattr(user, "network_id", ""),
+                    "floating-ip": getattr(user, "floating_network_id", ""),
+                }
+                mtu = topology.get("network", networks[kind]).mtu or wire_mtu(topology, networks[kind])
+                assert rule.max_burst_kbps * 1000 >= (mtu + 18) * 8
+    for policy in topology.all("qos-policy"):
+        rules = [topology.get("qos-rule", id) for id in topology.qos_rules_of(policy)]
+        limits = [rule.max_kbps for rule in rules if rule.direction == "egress" and rule.max_kbps]
+        assert all(rule.min_kbps <= most for rule in rules if rule.min_kbps for most in limits)
+    for port in topology.all("port").values():
+        if port.router_id is not None and port.qos_policy_id is not None:
+            assert topology.get("network", port.network_id).external
 
 
 def check_interface(topology: Topology, port: Any) -> None:
@@ -426,7 +480,15 @@ def test_a_draft_answers_as_the_graph_would(batch: list[Write], first: list[Writ
         for id in IDS:
             assert draft.interfaces_of(id) == topology.interfaces_of(id)
             assert draft.routed_by(id) == topology.routed_by(id)
-            for members in ("subnets_of", "floating_of", "forwardings_of", "neighbours_in", "rules_of", *OF_BALANCERS):
+            for members in (
+                "subnets_of",
+                "floating_of",
+                "forwardings_of",
+                "neighbours_in",
+                "rules_of",
+                *OF_QUALITY,
+                *OF_BALANCERS,
+            ):
                 assert getattr(draft, members)(id) == getattr(topology, members)(id)
             for address in ADDRESSES:
                 assert draft.members_at((id, address)) == topology.members_at((id, address))

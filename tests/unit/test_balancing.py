@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from topology import balancing
@@ -191,23 +189,3 @@ def test_weights_of_slots(world: Balanced, algorithm: str, expected: dict[str, i
     world.edit("pool", "p", lb_algorithm=algorithm, session_persistence=SessionPersistence(type="SOURCE_IP"))
     found = balancing.pool(world.topology, "p")
     assert world.weights() == expected and (found.algorithm, found.affinity) == (algorithm, 300)
-
-
-def test_load_relieves() -> None:
-    weights = {"a": 1, "b": 1, "c": 2}
-    assert balancing.relieved(weights, {}) == {"a": 64, "b": 64, "c": 128}
-    assert balancing.relieved(weights, {"a": 10, "b": 10, "c": 20}) == {"a": 64, "b": 64, "c": 128}
-    assert balancing.relieved(weights, {"a": 40}) == {"a": 8, "b": 128, "c": 256}
-
-
-@given(st.lists(st.tuples(st.integers(1, 256), st.integers(0, 2000)), min_size=1, max_size=8))
-def test_relief_leads_to_the_weights(members: list[tuple[int, int]]) -> None:
-    weights = {str(n): weight for n, (weight, _) in enumerate(members)}
-    load = {str(n): float(count) for n, (_, count) in enumerate(members)}
-    total = sum(load.values())
-    for _ in range(20):  # connections end alike, and as many new ones come
-        share = balancing.relieved(weights, {id: round(count) for id, count in load.items()})
-        load = {id: count / 2 + total / 2 * share[id] / sum(share.values()) for id, count in load.items()}
-    whole = sum(weights.values())
-    for id, weight in weights.items():
-        assert load[id] == pytest.approx(total * weight / whole, rel=0.1, abs=max(2.0, total / 256))

@@ -163,6 +163,22 @@ def load_balancer(rest: RestServer, network: str, vm: str) -> dict[str, dict[str
     }
 
 
+def quality_of_service(rest: RestServer, network: str) -> dict[str, dict[str, Any]]:
+    """A policy with a rule, a port that has it, and what comes of that."""
+    policy = rest.make("/v1/qos-policies")
+    rule = rest.make("/v1/qos-rules", qos_policy_id=policy["id"], type="bandwidth_limit", max_kbps=1000)
+    port = rest.make("/v1/ports", network_id=network, qos_policy_id=policy["id"])
+    uplinks = [{"interface": "eth0", "bandwidth_kbps": 10_000}]
+    hypervisor = rest.make("/v1/hypervisors", name="shaped", uplinks=uplinks)
+    validator({"$ref": "#/components/schemas/Hypervisor"}).validate(hypervisor)
+    return {
+        "QosPolicy": rest("GET", f"/v1/qos-policies/{policy['id']}").json(),
+        "QosRule": rule,
+        "EffectiveQos": rest("GET", f"/v1/ports/{port['id']}/qos").json(),
+        "HypervisorBandwidth": rest("GET", f"/v1/hypervisors/{hypervisor['id']}/bandwidth").json(),
+    }
+
+
 def test_what_is_shown_fits(rest: RestServer) -> None:
     network = rest.make("/v1/networks", name="blue")
     hypervisor = rest.make("/v1/hypervisors", name="hv1")
@@ -174,6 +190,7 @@ def test_what_is_shown_fits(rest: RestServer) -> None:
         **outside(rest, network["id"]),
         **security_groups(rest, network["id"]),
         **load_balancer(rest, network["id"], port["fixed_ips"][0]["ip_address"]),
+        **quality_of_service(rest, network["id"]),
         "TunnelMesh": rest("GET", "/v1/tunnel-meshes").json()["items"][0],
         "NetworkList": rest("GET", "/v1/networks").json(),
         "SystemStatus": rest("GET", "/v1/status").json(),

@@ -64,6 +64,7 @@ def test_every_table_has_a_flow_for_what_no_other_wants() -> None:
             tables.SOURCE,
             tables.DESTINATION,
             tables.LB_AFFINITY,
+            tables.METER,
         )
 
 

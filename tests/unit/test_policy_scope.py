@@ -86,7 +86,9 @@ def crowd() -> World:
 
 def dirty(world: World, changes: list[Change]) -> dict[str, list[tuple[str, str]]]:
     """By hypervisor, the owners that have to do with security groups: ports and policies."""
-    found = {(here, owner) for here, owner in scope.dirty(world.topology, changes) if owner[0] != "network"}
+    found = {
+        (here, owner) for here, owner in scope.dirty(world.topology, changes) if owner[0] not in ("network", "qos")
+    }
     return {hypervisor: sorted(owner for here, owner in found if here == hypervisor) for hypervisor in HYPERVISORS}
 
 
@@ -186,12 +188,15 @@ def test_where_objects_are_realised(world: World) -> None:
     def concerned(kind: str, id: str) -> set:
         return set(scope.concerned(world.topology, kind, id))
 
+    def ports(id: str) -> set:
+        return {(here, ("port", id)) for here in HYPERVISORS}
+
     assert concerned("security-group", "web") == {policy["h1"]}
     assert concerned("security-group", "db") == {policy["h1"], policy["h2"]}
     assert concerned("security-group-rule", "from-db") == {policy["h1"]}
     assert concerned("address-group", "outside") == {policy["h1"]}
     assert concerned("security-group-rule", "gone") == set()
-    assert concerned("port", "web") == {(here, ("port", "web")) for here in HYPERVISORS} | set(policy.values())
-    assert concerned("port", "other") == {(here, ("port", "other")) for here in HYPERVISORS}
+    assert concerned("port", "web") == {*ports("web"), ("h1", ("qos", "web")), *policy.values()}
+    assert concerned("port", "other") == {*ports("other"), ("h3", ("qos", "other"))}
     identity = world.topology.identities[world.topology.get("port", "web").identity]
     assert concerned("identity", identity) == set(policy.values()), "nobody may know it when its number is used again"

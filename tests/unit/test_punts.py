@@ -801,4 +801,4 @@ def test_a_question_that_its_meter_lets_through_goes_on_as_any_packet_of_the_por
     (anew,) = (rule for rule in punting.base(World().topology, "h1", "h1") if isinstance(rule, Group))
     (bucket,) = anew.buckets
     assert (anew.id, anew.kind, bucket.weight) == (punting.BEGIN_ANEW, "select", 1), "nothing goes to a weight of 0"
-    assert bucket.actions == (resubmit(tables.PORT_SECURITY.number),)
+    assert bucket.actions == (resubmit(tables.LIMIT.number),)

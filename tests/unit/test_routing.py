@@ -589,7 +589,8 @@ def test_one_more_vm_in_a_routed_network_compiles_only_its_own_owners() -> None:
         world.port(f"p{n}", "ab"[n % 2], on=f"h{n % 3 + 1}", ips=(f"10.0.{n % 2}.{n // 2 + 20}",))
     changes = world.port("new", "a", on="h1", ips=("10.0.0.250",))
     dirty = set(scope.dirty(world.topology, changes))
-    assert dirty == {*((h, ("port", "new")) for h in ("h1", "h2", "h3")), ("h1", ("network", "a"))}
+    own = (("h1", ("network", "a")), ("h1", ("qos", "new")))
+    assert dirty == {*((h, ("port", "new")) for h in ("h1", "h2", "h3")), *own}
 
 
 def test_a_remote_vm_costs_a_routed_hypervisor_three_flows() -> None:

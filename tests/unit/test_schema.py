@@ -51,9 +51,11 @@ from topology.model import (
 from topology.schema import (
     ADDRESS,
     KIND_OF,
+    LOAD,
     NOT_READ,
     Step,
     apply_order,
+    claim_operations,
     columns,
     decode,
     name_key,
@@ -159,11 +161,13 @@ MEMBER = replace(PORT, project_id="us", security_groups=(A, B), labels={"tier": 
 
 def test_every_kind_has_a_table_and_every_field_a_column() -> None:
     tables = schema()["tables"]
-    assert set(tables) == {table(kind) for kind in KINDS} | {ADDRESS}
+    assert set(tables) == {table(kind) for kind in KINDS} | {ADDRESS, LOAD}
     for kind, cls in KINDS.items():
         assert KIND_OF[table(kind)] == kind
         hidden = set(tables[table(kind)]["columns"]) - set(cls.__struct_fields__)
-        of_its_own = {"address"} if kind in ("floating-ip", "load-balancer") else set()
+        of_its_own = {"floating-ip": {"address"}, "load-balancer": {"address"}, "hypervisor": {"loads"}}.get(
+            kind, set()
+        )
         assert hidden == {"name_key"} | of_its_own and hidden <= NOT_READ
         assert set(tables[table(kind)]["columns"]) - hidden == set(cls.__struct_fields__) - {"id"}
         assert tables[table(kind)]["isRoot"] is True
@@ -425,6 +429,13 @@ def test_how_things_are_is_recorded_without_a_revision() -> None:
     for kind, names in RECORDED.items():
         for name in names:
             assert traits(KINDS[kind])[name]["read_only"]
+
+
+def test_a_claim_waits_for_what_was_seen_and_counts_it_up() -> None:
+    wait, up = claim_operations({("hypervisor", A): 4})
+    assert (wait["op"], wait["where"], wait["rows"]) == ("wait", [["_uuid", "==", ["uuid", A]]], [{"promises": 4}])
+    assert (up["op"], up["table"], up["where"]) == ("update", "Hypervisor", wait["where"])
+    assert up["row"] == {"promises": 5}
 
 
 def test_delete_waits_and_recording_does_not() -> None:

@@ -410,6 +410,7 @@ def test_one_more_port_compiles_only_itself_and_its_hypervisors_broadcast() -> N
     changes = world.port("new", "a", on="h1")
     assert set(scope.dirty(world.topology, changes)) == {
         ("h1", ("port", "new")), ("h2", ("port", "new")), ("h3", ("port", "new")), ("h1", ("network", "a")),
+        ("h1", ("qos", "new")),
     }  # fmt: skip
 
 
@@ -422,7 +423,8 @@ def test_an_ofport_compiles_the_port_on_its_own_hypervisor_only() -> None:
     world = large_world(30)
     world.port("new", "a")
     world.plug("new", "h1", None)
-    assert set(scope.dirty(world.topology, world.plug("new", "h1", 7))) == {("h1", ("port", "new"))}
+    plugged = set(scope.dirty(world.topology, world.plug("new", "h1", 7)))
+    assert plugged == {("h1", ("port", "new")), ("h1", ("qos", "new"))}
 
 
 def test_a_name_compiles_nothing() -> None:
@@ -441,8 +443,9 @@ def test_a_hypervisor_gets_only_networks_it_has() -> None:
     world.port("a2", "a", on="h2")
     world.port("b3", "b", on="h3")
     assert set(scope.owners_on(world.topology, "h3")) == {
-        ("base", "h3"), ("policy", "h3"), ("network", "b"), ("port", "b3"),
+        ("base", "h3"), ("policy", "h3"), ("network", "b"), ("port", "b3"), ("qos", "b3"),
     }  # fmt: skip
     assert set(scope.owners_on(world.topology, "h1")) == {
         ("base", "h1"), ("policy", "h1"), ("peer", "h2"), ("network", "a"), ("port", "a1"), ("port", "a2"),
+        ("qos", "a1"),
     }  # fmt: skip

@@ -13,7 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-ALL = ("flow_install", "port_up", "scale", "east_west", "punts", "aggregation", "group_join", "maglev", "health_checks")
+ALL = (
+    "flow_install",
+    "port_up",
+    "scale",
+    "east_west",
+    "punts",
+    "aggregation",
+    "group_join",
+    "maglev",
+    "least_connections",
+    "health_checks",
+    "lb_connections",
+    "lb_update",
+)
 """What runs when no name is given. ``four_million`` needs 8 GB of memory and is asked for by name."""
 BY_NAME = (*ALL, "four_million")
 

@@ -8,13 +8,12 @@ OVN is not charged for starting a process.
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.bench import workload
+from tools.bench import debian, workload
 from tools.bench.groups import IPV4, OPEN, Group, Rule
 from tools.bench.workload import PortSpec
 from tools.lab import jsonrpc, processes
@@ -23,7 +22,6 @@ from tools.lab.hypervisor import Hypervisor
 from tools.lab.lab import Lab
 
 PACKAGES = ("ovn-common", "ovn-central", "ovn-host")
-CACHE_VARIABLE = "NOVANET_BENCH_CACHE"
 BATCH = 250
 """Ports that one transaction makes."""
 ALLOW, DROP = "1002", "1001"
@@ -33,36 +31,8 @@ NO_PROBE = "180000"
 
 
 def install() -> Path:
-    """Directory of the unpacked packages (its ``usr/bin`` has the programs); they are downloaded once.
-
-    Raises LabError when they cannot be had.
-    """
-    cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "novanet") / "ovn"
-    root = cache / "root"
-    if (root / "usr/bin/ovn-controller").exists():
-        return root
-    cache.mkdir(parents=True, exist_ok=True)
-    try:
-        if not all(list(cache.glob(f"{package}_*.deb")) for package in PACKAGES):
-            subprocess.run(["apt-get", "download", *PACKAGES], cwd=cache, check=True, capture_output=True, text=True)
-        for package in PACKAGES:
-            subprocess.run(
-                ["dpkg-deb", "-x", _newest(cache, package), str(root)], check=True, capture_output=True, text=True
-            )
-    except FileNotFoundError as error:
-        raise LabError(
-            f"OVN, the peer of this benchmark, cannot be unpacked: {error.filename} is missing (Debian or Ubuntu needed)"
-        ) from None
-    except subprocess.CalledProcessError as error:
-        raise LabError(
-            f"OVN, the peer of this benchmark, cannot be had: `{' '.join(error.cmd)}` failed: {error.stderr.strip()}\n"
-            f"run `apt-get update` first, or put the .deb files of {', '.join(PACKAGES)} into {cache}"
-        ) from None
-    return root
-
-
-def _newest(cache: Path, package: str) -> str:
-    return str(max(cache.glob(f"{package}_*.deb"), key=lambda path: path.stat().st_mtime))
+    """Directory of the unpacked packages (its ``usr/bin`` has the programs). Raises LabError when they cannot be had."""
+    return debian.unpacked("OVN", PACKAGES, "usr/bin/ovn-controller")
 
 
 class Ovn:

@@ -69,7 +69,7 @@ _NUMBERS = ("segmentation_id",)
 """What is no id of an object, in spite of its name."""
 _PLURALS = (
     "ips", "pairs", "pools", "vteps", "routes", "opts", "nameservers", "hypervisors", "mappings", "nexthops", "groups",
-    "labels", "values",
+    "labels", "values", "uplinks",
 )  # fmt: skip
 
 

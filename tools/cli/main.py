@@ -10,11 +10,11 @@ from typing import Any
 
 from topology.model import KINDS, LoadBalancer, Object
 
-from . import fields, load_balancers, objects, routers, security_groups, system, trace
+from . import fields, load_balancers, objects, qos, routers, security_groups, system, trace
 from .client import DEFAULT_ENDPOINT, Client
 from .errors import EXIT_CODES, OK, CliError
 
-_MODULES = (routers, security_groups, load_balancers)
+_MODULES = (routers, security_groups, load_balancers, qos)
 """What has verbs of its own."""
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code}  {text}" for code, text in EXIT_CODES.items())
 
@@ -39,16 +39,25 @@ def parser() -> argparse.ArgumentParser:
     nouns = top.add_subparsers(metavar="COMMAND", required=True)
     for cls in KINDS.values():
         _add_kind(nouns, cls, common)
+    _add_qos(nouns, common)
     _add_system(nouns, common)
     trace.add(nouns, common)
     security_groups.add(nouns, common)
     return top
 
 
-def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser) -> None:
+def _add_qos(nouns: Any, common: argparse.ArgumentParser) -> None:
+    help = "Quality of service: policies and their rules."
+    noun = nouns.add_parser("qos", help=help, description=help)
+    inner = noun.add_subparsers(metavar="COMMAND", required=True)
+    for kind, name in qos.NOUNS.items():
+        _add_kind(inner, KINDS[kind], common, name)
+
+
+def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser, name: str = "") -> None:
     summary = (cls.__doc__ or "").strip().splitlines()[0]
     aliases = load_balancers.ALIASES.get(cls.KIND, ())
-    noun = nouns.add_parser(cls.KIND, help=summary, description=summary, aliases=aliases)
+    noun = nouns.add_parser(name or cls.KIND, help=summary, description=summary, aliases=aliases)
     verbs = noun.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Callable[..., int], help: str) -> argparse.ArgumentParser:

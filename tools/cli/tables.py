@@ -36,6 +36,11 @@ _COLUMNS = {
         "name", "id", "status", "operating_status", "pool_id", "address", "protocol_port", "weight", "backup", "health",
     ),
     "health-monitor": ("name", "id", "status", "operating_status", "pool_id", "type", "delay", "timeout"),
+    "qos-policy": ("name", "id", "status", "shared", "project_id"),
+    "qos-rule": (
+        "id", "status", "qos_policy_id", "type", "direction", "max_kbps", "max_burst_kbps", "max_pps", "min_kbps",
+        "dscp_mark", "priority", "max_latency_ms",
+    ),
     "neighbour": ("id", "status", "network_id", "ip_address", "mac_address", "learned"),
     "hypervisor": ("name", "id", "status", "tunnel_ip", "ovsdb", "bridge_mappings", "gateway"),
     "tunnel-mesh": ("name", "id", "status", "tunnel_type", "udp_port", "underlay_mtu"),

@@ -31,7 +31,12 @@ class HostAgent:
         """What it printed, all its runs one after the other."""
         self.config_file = hypervisor.directory / "agent.conf"
         self.process: subprocess.Popen[Any] | None = None
-        settings = {"store": controller.store, "agent_ovsdb": hypervisor.ovsdb, **(options or {})}
+        settings = {
+            "store": controller.store,
+            "agent_ovsdb": hypervisor.ovsdb,
+            "agent_vswitchd": hypervisor.directory / "vswitchd.ctl",
+            **(options or {}),
+        }
         lines = [f"{name} = {value}" for name, value in settings.items()]
         self.config_file.write_text("\n".join(["[DEFAULT]", *lines]) + "\n")
 

@@ -32,7 +32,7 @@ def admit(view: View, write: Write, allocator: Allocator, new_id: str) -> Edit:
     cls = KINDS.get(write.kind)
     if cls is None:
         raise Refused(404, "", f"there is no kind {write.kind!r}; there are {', '.join(KINDS)}")
-    if write.project is not None and not cls.TENANT:
+    if write.project is not None and (cls.ADMIN_WRITES or not cls.TENANT):
         raise Refused(403, "", f"only administrators may write a {cls.KIND}")
     if cls.DERIVED and not write.system:
         raise Refused(403, "", f"NovaNet alone makes and deletes objects of the kind {cls.KIND}")

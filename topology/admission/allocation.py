@@ -106,12 +106,12 @@ class Allocator:
                 return number
         raise Refused(409, field, f"all numbers from {low} to {high} are taken")
 
-    def mac(self, view: View, network_id: str) -> str:
-        """A MAC address that is free in the network."""
+    def mac(self, view: View, network_id: str, avoid: Container[int] = ()) -> str:
+        """A MAC address that is free in the network, whose lower 24 bits are not in ``avoid``."""
         for _ in range(1 << 20):
             low = self._random.randrange(1 << 24)
             mac = f"{MAC_PREFIX}:{low >> 16:02x}:{low >> 8 & 255:02x}:{low & 255:02x}"
-            if (network_id, mac) not in view.macs and mac != SERVICE_MAC:
+            if (network_id, mac) not in view.macs and mac != SERVICE_MAC and low not in avoid:
                 return mac
         raise Refused(409, "mac_address", f"network {network_id} has no free address of the form {MAC_PREFIX}:*")
 

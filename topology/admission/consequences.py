@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from ..changes import Edit
-from ..model import FloatingIp, HealthMonitor, Member, Neighbour, Port, SecurityGroupRule
+from ..model import FloatingIp, HealthMonitor, Member, Neighbour, Port, QosRule, SecurityGroupRule
 from .allocation import Allocator
 from .default_group import making
 from .draft import View
@@ -47,6 +47,9 @@ def consequences(view: View, edit: Edit, allocator: Allocator) -> Iterator[Edit]
             for id in sorted(view.neighbours_in(edit.id)):
                 if goes_with(view, edit.id, "neighbour", id):
                     yield Edit("neighbour", id, None)
+        case "qos-policy":
+            for id in sorted(view.qos_rules_of(edit.id)):
+                yield Edit("qos-rule", id, None)
         case "security-group":
             for id in sorted(view.rules_of(edit.id)):
                 yield Edit("security-group-rule", id, None)
@@ -63,4 +66,6 @@ def goes_with(view: View, deleted: str, kind: str, id: str) -> bool:
             return obj.security_group_id == deleted
         case Member() | HealthMonitor():
             return obj.pool_id == deleted
+        case QosRule():
+            return obj.qos_policy_id == deleted
     return False

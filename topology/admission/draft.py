@@ -21,6 +21,7 @@ from ..model import (
     Object,
     Port,
     PortForwarding,
+    QosRule,
     Router,
     SecurityGroup,
     SecurityGroupRule,
@@ -67,6 +68,8 @@ class View(Protocol):
     @property
     def member_keys(self) -> Mapping[int, str]: ...
     @property
+    def floating_numbers(self) -> Mapping[int, str]: ...
+    @property
     def mesh(self) -> TunnelMesh | None: ...
     def get(self, kind: str, id: str) -> Any: ...
     def all(self, kind: str) -> Mapping[str, Any]: ...
@@ -89,6 +92,10 @@ class View(Protocol):
     def members_at(self, place: tuple[str, str]) -> AbstractSet[str]: ...
     def monitors_of(self, pool_id: str) -> AbstractSet[str]: ...
     def floating_to(self, balancer_id: str) -> AbstractSet[str]: ...
+    def qos_rules_of(self, policy_id: str) -> AbstractSet[str]: ...
+    def ports_of(self, network_id: str) -> AbstractSet[str]: ...
+    def ports_on(self, hypervisor_id: str) -> AbstractSet[str]: ...
+    def location(self, port_id: str) -> str | None: ...
     def referrers(self, kind: str, id: str) -> list[Node]: ...
 
 
@@ -152,6 +159,7 @@ class Draft:
         self.balancer_keys: Overlay[int, str] = Overlay(base.balancer_keys)
         self.pool_keys: Overlay[int, str] = Overlay(base.pool_keys)
         self.member_keys: Overlay[int, str] = Overlay(base.member_keys)
+        self.floating_numbers: Overlay[int, str] = Overlay(base.floating_numbers)
         self._members: dict[tuple[str, Any], set[Any]] = {}
         self._referring: dict[Node, dict[Node, None]] = {}
 
@@ -249,6 +257,25 @@ class Draft:
         """Ids of the floating IPs that lead to a load balancer."""
         return self._ids("floating_to", balancer_id)
 
+    def qos_rules_of(self, policy_id: str) -> AbstractSet[str]:
+        """Ids of the rules of a QoS policy."""
+        return self._ids("qos_rules_of", policy_id)
+
+    def ports_of(self, network_id: str) -> AbstractSet[str]:
+        """Ids of the ports of a network; a port stays in its network."""
+        overlay = self._objects.get("port")
+        staged = overlay.changes if overlay is not None else {}
+        new = {id for id, port in staged.items() if port is not None and port.network_id == network_id}
+        return new | {id for id in self.base.ports_of(network_id) if id not in staged}
+
+    def ports_on(self, hypervisor_id: str) -> AbstractSet[str]:
+        """Ids of the ports on a hypervisor. No edit puts one there: the platform does."""
+        return {id for id in self.base.ports_on(hypervisor_id) if self.get("port", id) is not None}
+
+    def location(self, port_id: str) -> str | None:
+        """The hypervisor that a port is on."""
+        return self.base.location(port_id)
+
     def _ports(self, index: str, key: str) -> list[Port]:
         found: list[Port] = [self.get("port", id) for id in self._ids(index, key)]
         return sorted(found, key=lambda port: port.port_key or 0)
@@ -344,6 +371,8 @@ def _memberships(obj: Any) -> Iterator[tuple[str, Any]]:
             yield "selectors_of", selector_scope(obj)
         case SecurityGroupRule():
             yield "rules_of", obj.security_group_id
+        case QosRule():
+            yield "qos_rules_of", obj.qos_policy_id
         case Identity():
             yield "identities_of_project", obj.project_id
         case FloatingIp(port_id=str()):

@@ -15,6 +15,7 @@ from .balancing import check_member, check_way_in
 from .context import Context
 from .draft import View
 from .holders import check_free
+from .qos import attach
 from .write import Refused
 
 # --- floating IPs ------------------------------------------------------------------------------------------------
@@ -33,13 +34,13 @@ def floating_ip(context: Context) -> FloatingIp:
     elif new.floating_ip_address is not None:
         new = replace(new, floating_ip_address=unicast(new.floating_ip_address, "floating_ip_address"))
     if new.mac_address is None:
-        new = replace(new, mac_address=context.allocator.mac(view, outside.id))
+        new = replace(new, mac_address=context.allocator.mac(view, outside.id, view.floating_numbers))
     if new.loadbalancer_id is not None:
         check_way_in(context._replace(new=new))
     if new.port_id is None:
         if "fixed_ip_address" in context.write.fields and new.fixed_ip_address is not None:
             raise Refused(400, "fixed_ip_address", "needs a port_id")
-        return replace(new, fixed_ip_address=None)
+        return _with_policy(context, replace(new, fixed_ip_address=None))
     if view.forwardings_of(new.id):
         raise Refused(409, "port_id", "the floating IP has port forwardings: delete those, or leave it without a port")
     port = _port_inside(context, new.port_id, "port_id")
@@ -53,7 +54,12 @@ def floating_ip(context: Context) -> FloatingIp:
             raise Refused(409, "port_id", f"{fixed} of port {port.id} has {context.held('floating-ip', id)} already")
     _check_one_way_out(view, port, fixed, "port-forwarding", "port_id")
     check_member(context, port, fixed)
-    return replace(new, fixed_ip_address=fixed)
+    return _with_policy(context, replace(new, fixed_ip_address=fixed))
+
+
+def _with_policy(context: Context, new: FloatingIp) -> FloatingIp:
+    attached: FloatingIp = attach(context, new)
+    return attached
 
 
 def _address_outside(context: Context, outside: Network) -> tuple[str, str]:

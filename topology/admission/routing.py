@@ -135,7 +135,7 @@ def interface(context: Context) -> Port:
     new: Port = context.new
     owner: Network = context.view.get("network", new.network_id)
     router: Router = context.visible("router", new.router_id or "", "router_id")
-    for name in ("allowed_address_pairs", "extra_dhcp_opts", "dns_name", "security_groups", "labels"):
+    for name in ("allowed_address_pairs", "extra_dhcp_opts", "dns_name", "security_groups", "labels", "trust_dscp"):
         if getattr(new, name):
             raise Refused(400, name, "is for VMs; this port is a router's")
     if context.old is None:

@@ -22,7 +22,7 @@ from ..model import (
 )
 from ..mtu import max_mtu, underlay_version
 from ..names import labels
-from . import balancing
+from . import balancing, promises, qos
 from .addresses import (
     Prefix,
     mac_address,
@@ -72,7 +72,8 @@ def network(context: Context) -> Network:
             for id in view.subnets_of(new.id):
                 if view.get("subnet", id).ip_version == 6:
                     raise Refused(409, "mtu", f"IPv6 needs {IPV6_MIN_MTU} bytes, and subnet {id} is IPv6")
-    return new
+    attached: Network = qos.attach(context, new)
+    return attached
 
 
 def _check_wire_free(context: Context) -> None:
@@ -229,7 +230,8 @@ def port(context: Context) -> Port:
         interface_addresses(context._replace(new=new), addresses)
     elif context.old is not None:
         check_addresses_kept(view, context.old, addresses)
-    return replace(new, fixed_ips=addresses)
+    attached: Port = qos.attach(context, replace(new, fixed_ips=addresses))
+    return attached
 
 
 def _mac(context: Context) -> str:
@@ -342,6 +344,7 @@ def hypervisor(context: Context) -> Hypervisor:
                 context.holds("hypervisor", id, new.ovsdb, "ovsdb")
         if tunnel_ip is not None and ":" in tunnel_ip and _underlay(context.view) == 4:
             _check_networks_fit(context.view, max_mtu(context.view.mesh, 6), "tunnel_ip")
+    promises.check_uplinks(context, new)
     key = new.hypervisor_key
     if key is None:
         key = context.allocator.number(context.view.hypervisor_keys, HYPERVISOR_KEY, "hypervisor_key")
@@ -364,6 +367,7 @@ def tunnel_mesh(context: Context) -> TunnelMesh:
     vteps = tuple(unicast(text, f"external_vteps[{position}]") for position, text in enumerate(vteps))
     if context.old is not None:
         _check_networks_fit(context.view, max_mtu(new, _underlay(context.view)), "underlay_mtu")
+    qos.check_underlay(context, new)
     return replace(new, multicast_group=group, external_vteps=tuple(sorted(set(vteps))))
 
 
@@ -387,6 +391,7 @@ RULES: dict[str, Callable[[Context], Object]] = {
     "identity": identity,
     "port": port,
     **balancing.RULES,
+    **qos.RULES,
     "floating-ip": floating_ip,
     "port-forwarding": port_forwarding,
     "neighbour": neighbour,

@@ -22,9 +22,10 @@ from .balancing import HealthMonitor, Listener, LoadBalancer, Member, Pool, Sess
 from .base import UUID_PATTERN, Object, Status, encode, traits
 from .hypervisors import BridgeMapping, Hypervisor, TunnelMesh
 from .networks import AllocationPool, HostRoute, Network, Subnet
-from .observations import Bridge, Handover, Link, MulticastGroup, Vif
+from .observations import Bridge, Handover, Link, Load, Meters, MulticastGroup, Vif
 from .outside import FloatingIp, Neighbour, PortForwarding
 from .ports import AddressPair, DhcpOption, FixedIp, Port
+from .qos import QosPolicy, QosRule, Shaping, Uplink
 from .routers import PolicyRoute, Router, RouterGateway, StaticRoute
 from .security_groups import (
     ADMIN,
@@ -40,6 +41,8 @@ from .security_groups import (
 KINDS: dict[str, type[Object]] = {
     cls.KIND: cls
     for cls in (
+        QosPolicy,
+        QosRule,
         Network,
         Subnet,
         Router,
@@ -64,6 +67,8 @@ KINDS: dict[str, type[Object]] = {
 
 RECORDED: dict[str, tuple[str, ...]] = {
     "port": ("host_id",),
+    "qos-policy": ("promises",),
+    "hypervisor": ("shaping", "promises"),
     "member": ("health", "health_detail", "drain_until", "slot_weight"),
 }
 """Fields that tell how things are rather than what is wanted: they change without a new revision."""
@@ -71,8 +76,8 @@ RECORDED: dict[str, tuple[str, ...]] = {
 __all__ = [
     "ADMIN", "KINDS", "RECORDED", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair",
     "AllocationPool", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "Handover", "HealthMonitor",
-    "HostRoute", "Hypervisor", "Identity", "LabelRequirement", "Link", "Listener", "LoadBalancer", "Member",
-    "MulticastGroup", "Neighbour", "Network", "Object", "PolicyRoute", "Pool", "Port", "PortForwarding", "Router",
-    "RouterGateway", "SecurityGroup", "SecurityGroupRule", "SessionPersistence", "StaticRoute", "Status", "Subnet",
-    "TunnelMesh", "Vif", "encode", "field", "traits",
+    "HostRoute", "Hypervisor", "Identity", "LabelRequirement", "Link", "Listener", "Load", "LoadBalancer", "Member", "Meters",
+    "MulticastGroup", "Neighbour", "Network", "Object", "PolicyRoute", "Pool", "Port", "PortForwarding", "QosPolicy",
+    "QosRule", "Router", "RouterGateway", "SecurityGroup", "SecurityGroupRule", "SessionPersistence", "Shaping",
+    "StaticRoute", "Status", "Subnet", "TunnelMesh", "Uplink", "Vif", "encode", "field", "traits",
 ]  # fmt: skip

@@ -64,6 +64,8 @@ class Object(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     """Whether tenants own objects of this kind; the others are the administrator's."""
     UNIQUE: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of fields whose values together no two objects of the kind may share (beside id and name)."""
+    ADMIN_WRITES: ClassVar[bool] = False
+    """Whether only administrators write objects of the kind, which tenants may own, see and use."""
     SINGLE: ClassVar[bool] = False
     """Whether there is exactly one object of this kind, made by NovaNet."""
     DERIVED: ClassVar[bool] = False

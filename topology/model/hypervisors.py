@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from .base import READ_ONLY, Ip, Object
+from .qos import Promises, Shaping, Uplink
 
 
 class BridgeMapping(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -44,6 +45,17 @@ class Hypervisor(Object, frozen=True, kw_only=True):
     gateway: Annotated[
         bool, Meta(description="whether NovaNet may choose it as gateway of routers to networks that it is wired to")
     ] = True
+    uplinks: Annotated[
+        tuple[Uplink, ...],
+        Meta(
+            max_length=64,
+            description="the interfaces by which its traffic leaves; bandwidth is guaranteed on these only",
+        ),
+    ] = ()
+    shaping: Annotated[
+        tuple[Shaping, ...], READ_ONLY, Meta(description="what its agent has done about the uplinks")
+    ] = ()
+    promises: Promises = 0
     hypervisor_key: Annotated[
         int | None, READ_ONLY, Meta(description="16-bit number of the hypervisor in the switches")
     ] = None

@@ -72,6 +72,11 @@ class Network(Object, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    qos_policy_id: Annotated[
+        Uuid | None,
+        reference("qos-policy"),
+        Meta(description="what holds for each of its VMs' ports that names no policy, each for itself"),
+    ] = None
     dns_domain: Annotated[str, Meta(max_length=253, description="domain of its VMs' names; `internal` when empty")] = ""
 
 

@@ -32,6 +32,23 @@ class Bridge(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
+class Meters(Struct, frozen=True, kw_only=True):
+    """What a hypervisor's switch can do with meters, and how many it has. Its id in the graph is the hypervisor's.
+
+    Known from OFPMP_METER_FEATURES once the switch has connected.
+    """
+
+    hypervisor_id: str
+    max_meters: int
+    """0: it has none."""
+    in_use: int = 0
+    """What NovaNet wants of them."""
+    kbps: bool = True
+    pktps: bool = True
+    burst: bool = True
+    dscp_remark: bool = False
+
+
 class Link(Struct, frozen=True, kw_only=True):
     """The probe (BFD) from a hypervisor to another one. Its id in the graph is ``hypervisor/peer``."""
 
@@ -52,6 +69,21 @@ class Handover(Struct, frozen=True, kw_only=True):
     """The identity that flows tell of the port as yet; None: its own."""
     former: frozenset[int]
     """Those whose rules stay where the port is, since flows there may still tell them."""
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """How many connections with a pool's members begin on a hypervisor, as its agent counts them. Its id in the graph is its row's
+    in the intent store, where it goes with the hypervisor (docs/decisions/0019).
+    """
+
+    hypervisor_id: str
+    pool_id: str
+    connections: dict[int, int]
+    """Live ones, by the members' keys. Members without any are not in it."""
+    began: int = 0
+    """Connections that were new in some count, since the agent has begun to tell of the pool."""
+    beat: int = 0
+    """Goes up when nothing else has changed for long, so that an agent that is gone can be told."""
 
 
 class MulticastGroup(Struct, frozen=True, kw_only=True):

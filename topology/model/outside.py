@@ -33,6 +33,16 @@ class FloatingIp(Object, frozen=True, kw_only=True):
             description="the load balancer that it is the way to, not a VM",
         ),
     ] = None
+    qos_policy_id: Annotated[
+        Uuid | None,
+        reference("qos-policy"),
+        Meta(description="what holds for all that passes it; the policy of its router's gateway when null"),
+    ] = None
+
+    @property
+    def number(self) -> int:
+        """24 bits that tell it from all other floating IPs: the lower half of its MAC address."""
+        return int((self.mac_address or "")[9:].replace(":", "") or "0", 16)
 
 
 class PortForwarding(Object, frozen=True, kw_only=True):

@@ -80,6 +80,20 @@ class Port(Object, frozen=True, kw_only=True):
         dict[LabelKey, LabelValue],
         Meta(max_length=64, description="by which security groups select it"),
     ] = {}
+    qos_policy_id: Annotated[
+        Uuid | None,
+        reference("qos-policy"),
+        Meta(
+            description="what holds for its traffic; the network's policy when null. Of routers' ports, for gateways only"
+        ),
+    ] = None
+    trust_dscp: Annotated[
+        bool,
+        Meta(
+            extra={"admin": True},
+            description="whether the DSCP of what it sends is kept; else it is cleared, unless a policy marks it",
+        ),
+    ] = False
     dns_name: Annotated[str, Meta(max_length=63, description="host name of the VM in its network")] = ""
     extra_dhcp_opts: Annotated[tuple[DhcpOption, ...], Meta(max_length=32)] = ()
     device_id: Annotated[str, Meta(max_length=255, description="the VM")] = ""
