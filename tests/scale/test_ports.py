@@ -71,6 +71,7 @@ def test_one_more_port_compiles_only_what_depends_on_it(novanet: NovaNet) -> Non
     assert done == {
         "compiled port": HYPERVISORS,
         "compiled network": 1,
+        "compiled qos": 1,
         "flows_sent": done["flows_sent"],
         "groups_sent": 1,
     }
