@@ -168,3 +168,35 @@ def test_weights_and_draining(site: Site) -> None:
     balancer.change(other, weight=9)
     found = names(ask(site.client, balancer.vip, 80, count=100), site.client.ip)
     assert found["near"] < 30 < found["far"], found
+
+
+def test_the_members_policy_is_asked_of_clients_without_state(site: Site) -> None:
+    """A stateless group judges what goes to the member, whatever conntrack knows of it in the load balancer's zone."""
+    api = site.cloud.api
+    group = api.post("/v1/security-groups", {"name": "stateless", "stateful": False})["id"]
+    [default] = {*api.get(f"/v1/ports/{site.near.port['id']}")["security_groups"]}
+    open_to = {"security_group_id": default, "direction": "ingress", "remote_group_id": group}
+    allowed = api.post("/v1/security-group-rules", open_to)["id"]
+    client = site.cloud.vm(site.network, 0, security_groups=[group])
+    balancer = Balancer(site.cloud, vip_network_id=site.network["id"])
+    pool = balancer.pool()
+    ports = (8080, 9001, 9002)
+    members = [balancer.member(pool, vm.ip, port) for vm in (site.near, site.far) for port in ports]
+    balancer.wait(listeners=[balancer.listener(80, pool)], members=members)
+    assert set(ask(client, balancer.vip, 80, count=3)) == {"TimeoutError"}, "no rule allows it"
+    for rule in ({"direction": "egress", "protocol": "tcp", "port_range_min": 8080, "port_range_max": 8080},
+                 {"direction": "ingress", "protocol": "tcp"}):  # fmt: skip
+        made = api.post("/v1/security-group-rules", {"security_group_id": group, **rule})
+        site.cloud.wait_active("security-group-rules", made["id"])
+    answers = ask(client, balancer.vip, 80, count=18)
+    refused = answers.count("TimeoutError")
+    assert (
+        4 <= refused <= 16
+        and len(answers) - refused == names([a for a in answers if a != "TimeoutError"], client.ip).total()
+    )
+    for member in members:
+        if member["protocol_port"] != 8080:
+            api.delete(f"/v1/members/{member['id']}")
+    site.cloud.wait_active("pools", pool["id"])
+    spread(ask(client, balancer.vip, 80, count=30), client.ip, "near", "far")
+    api.delete(f"/v1/security-group-rules/{allowed}")

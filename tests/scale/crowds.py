@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tools.lab import VM
 
@@ -91,34 +91,37 @@ def opened(count, patience=20.0):
             failed += 1
     return {"names": names, "failed": failed}
 
-def checked(patience=20.0):
-    intact, broken, todo, waiting = {}, {}, list(held), {}
-    def is_(number, where):
+def checked(patience=90.0):
+    intact, broken, todo, waiting, why = {}, {}, list(held), {}, {}
+    def is_(number, where, what=""):
         where[whose[number]] = where.get(whose[number], 0) + 1
+        if what:
+            why[what] = why.get(what, 0) + 1
     while todo or waiting:
-        while todo and len(waiting) < 512:
+        while todo and len(waiting) < AT_ONCE:
             number = todo.pop()
             try:
                 held[number].send(b"x")
-            except OSError:
-                is_(number, broken)
+            except OSError as problem:
+                is_(number, broken, type(problem).__name__)
                 continue
             waiting[number] = time.monotonic() + patience
             poll.register(number, select.EPOLLIN)
         for number, _ in poll.poll(0.2):
             try:
-                good = held[number].recv(8) == b"x"
-            except OSError:
-                good = False
-            is_(number, intact if good else broken)
+                data = held[number].recv(8)
+                what = "" if data == b"x" else f"{data!r}"
+            except OSError as problem:
+                what = type(problem).__name__
+            is_(number, broken if what else intact, what)
             del waiting[number]
             poll.unregister(number)
         now = time.monotonic()
         for number in [number for number, end in waiting.items() if end < now]:
-            is_(number, broken)
+            is_(number, broken, "silence")
             del waiting[number]
             poll.unregister(number)
-    return {"intact": intact, "broken": broken}
+    return {"intact": intact, "broken": broken, "why": why}
 
 for line in sys.stdin:
     word, *rest = line.split()
@@ -177,10 +180,18 @@ def open_more(clients: Iterable[Client], each: int) -> tuple[Counter[str], int]:
     return sum((Counter(one["names"]) for one in said), Counter()), sum(one["failed"] for one in said)
 
 
-def check(clients: Iterable[Client]) -> tuple[Counter[str], Counter[str]]:
-    """Every connection is used once: how many of each member's are intact, and how many are not."""
+class Checked(NamedTuple):
+    """Of how many connections of each member the other end has answered, or not; and what was the matter."""
+
+    intact: Counter[str]
+    broken: Counter[str]
+    why: Counter[str]
+
+
+def check(clients: Iterable[Client]) -> Checked:
+    """Every connection is used once."""
     clients = list(clients)
     for client in clients:
         client.say("check")
     said = [client.hear() for client in clients]
-    return tuple(sum((Counter(one[how]) for one in said), Counter()) for how in ("intact", "broken"))  # type: ignore[return-value]
+    return Checked(*(sum((Counter(one[how]) for one in said), Counter()) for how in Checked._fields))

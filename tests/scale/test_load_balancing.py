@@ -137,7 +137,8 @@ def test_no_connection_to_a_living_member_breaks(site: Site) -> None:
         assert failed == 0, what
         assert set(names) <= set(site.weights), what
         off += site.off(names).values()
-    intact, broken = check(site.clients)
+    intact, broken, why = check(site.clients)
+    print(f"intact {dict(intact)}, broken {dict(broken)}: {dict(why)}; living {sorted(site.living)}", flush=True)
     assert {name: count for name, count in broken.items() if name in site.living} == {}
     assert opened == STEPS * EACH * CLIENTS == sum(intact.values()) + sum(broken.values())
     worst, beyond = max(map(abs, off)), sum(abs(each) > 3 for each in off)

@@ -55,14 +55,14 @@ class Crowd:
                 found[number] = int(line.split("rate=")[1].split()[0])
         return found
 
-    def wait(self, rates: set[int], count: int) -> dict[int, int]:
+    def wait(self, rates: set[int], count: int) -> None:
         """Until the switch has so many meters, all of these rates."""
 
-        def there() -> dict[int, int] | None:
+        def there() -> bool:
             found = self.meters()
-            return found if len(found) == count and set(found.values()) == rates else None
+            return len(found) == count and set(found.values()) == rates
 
-        return until(f"{count} meters of {rates}", there, timeout=LATER, interval=0.5)
+        until(f"{count} meters of {rates}", there, timeout=LATER, interval=0.5)
 
 
 @pytest.fixture(scope="module")

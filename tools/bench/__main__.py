@@ -26,6 +26,7 @@ ALL = (
     "health_checks",
     "lb_connections",
     "lb_update",
+    "qos_accuracy",
 )
 """What runs when no name is given. ``four_million`` needs 8 GB of memory and is asked for by name."""
 BY_NAME = (*ALL, "four_million")

@@ -51,8 +51,7 @@ def rates(streams: list[Stream], seconds: float) -> list[float]:
         time.sleep(seconds)
         took = time.monotonic() - began
         return [
-            (received(stream.receiver) - first) * 8 / took / 1000
-            for stream, first in zip(streams, before, strict=True)
+            (received(stream.receiver) - first) * 8 / took / 1000 for stream, first in zip(streams, before, strict=True)
         ]
 
 
@@ -62,12 +61,25 @@ def received(vm: Host) -> int:
     return int(shown[0]["stats64"]["rx"]["bytes"])
 
 
+def _address(host: Host) -> str:
+    """The first IPv4 address that a host has."""
+    return next(each.split("/")[0] for each in host.addresses() if ":" not in each)
+
+
 def _listens(stream: Stream) -> bool:
     return f":{stream.port} " in stream.receiver.exec(["ss", "-Hltn"]).stdout
 
 
 def _command(stream: Stream, seconds: float) -> list[str]:
-    found = ["iperf3", "--client", stream.to or stream.receiver.ip or "", "--port", str(stream.port), "--time", str(int(seconds) + 1)]
+    found = [
+        "iperf3",
+        "--client",
+        stream.to or _address(stream.receiver),
+        "--port",
+        str(stream.port),
+        "--time",
+        str(int(seconds) + 1),
+    ]
     found += ["--tos", str(stream.dscp << 2), "--json"]
     if stream.protocol == "udp":
         length = stream.size - ETHERNET - UDP_OVERHEAD
