@@ -10,6 +10,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterable
 
+from novanet_apps.balancing_counters import BalancingCounters
 from novanet_apps.drops import Drops
 from novanet_apps.flow_engine import FlowEngine
 from novanet_apps.handovers import Handovers
@@ -44,6 +45,7 @@ class Core:
 
     def __init__(self) -> None:
         self.topology = Topology()
+        self._subscribers: list[Callable[[list[Change]], None]] = []
         self.features: list[Feature] = []
         self.engine = FlowEngine(self)
         self.store = IntentStore(self)
@@ -53,9 +55,9 @@ class Core:
         self.punts = Punts(self)
         self.drops = Drops(self)
         self.rule_counters = RuleCounters(self)
+        self.balancing_counters = BalancingCounters(self)
         self.policy_log = PolicyLog(self)
         self.identities = IdentityCollector(self)
-        self._subscribers: list[Callable[[list[Change]], None]] = []
         self._started = False
 
     def use(self, feature: Feature) -> None:

@@ -72,7 +72,7 @@ class MemberEnds:
                     self._forget(hypervisor, place)
 
     def _forget(self, hypervisor: str, place: Place) -> None:
-        """In all zones at once: looking for them zone by zone would hold a busy switch for seconds."""
+        """In all zones at once: a switch may go through all that it has for each zone (docs/decisions/0017)."""
         if self._is_ambiguous(place):
             return
         self.forgotten += 1

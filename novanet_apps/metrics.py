@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from topology import qos
 
 if TYPE_CHECKING:
+    from novanet_apps.balancing_counters import BalancingCounters
     from novanet_apps.core import Core
     from novanet_apps.histogram import Histogram
     from novanet_apps.punts import Punts
@@ -100,6 +101,7 @@ def collect(core: Core) -> dict[str, Metric]:
             "counter", "Packets that were not logged because there were too many at once for the controller.",
             core.policy_log.suppressed,
         ),
+        **_balancing(core.balancing_counters),
         "novanet_drops_total": ("counter", "Packets dropped, by hypervisor, table and reason.", _drops(core)),
         "novanet_loop_lag_ms_max": (
             "gauge", "Longest time in milliseconds that the event loop was held since the start.", engine.loop_lag_ms_max,
@@ -109,6 +111,25 @@ def collect(core: Core) -> dict[str, Metric]:
         "novanet_connected": ("gauge", "Whether a hypervisor is connected, by protocol.", _connected(core)),
     }  # fmt: skip
     return found
+
+
+def _balancing(counters: BalancingCounters) -> dict[str, Metric]:
+    """What members of load balancers have had, and how slots are shared."""
+    return {
+        "novanet_lb_connections_total": (
+            "counter", "Connections that load balancers gave to members, by pool and member.", counters.connections(),
+        ),
+        "novanet_lb_bytes_total": (
+            "counter", "Bytes to members (in) and of their answers (out), from the Ethernet header on.", counters.bytes(),
+        ),
+        "novanet_lb_slots": ("gauge", "Slots of a pool's table that a member has.", counters.slots_by_member()),
+        "novanet_lb_slots_moved_total": (
+            "counter", "Slots that went from one member of a pool to another.", counters.slots_moved(),
+        ),
+        "novanet_lb_members": (
+            "gauge", "Members of pools, by how they are doing.", counters.by_operating_status(),
+        ),
+    }  # fmt: skip
 
 
 _OF_UPLINKS = {

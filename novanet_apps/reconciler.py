@@ -46,6 +46,7 @@ class Reconciler:
         self._known: set[str] = set()
         self._first: set[str] = set()
         self._unbound: dict[str, None] = {}
+        self._dirtied: dict[str, list[Callable[[str], None]]] = {}
         self._compiled: dict[str, list[Callable[[str, str], None]]] = {}
         self._wake: Event = Event()
         self._news: Event = Event()
@@ -72,6 +73,8 @@ class Reconciler:
                 self._bind_soon(change.id)
         for hypervisor, owner in scope.dirty(topology, changes):
             self.mark(hypervisor, owner)
+            for tell in self._dirtied.get(owner[0], ()):
+                tell(owner[1])
         self.mtu.changed(changes)
         self._tell()
 
@@ -177,6 +180,10 @@ class Reconciler:
         for tell in self._compiled.get(owner[0], ()):
             tell(hypervisor, owner[1])
         return rules
+
+    def on_dirty(self, kind: str, tell: Callable[[str], None]) -> None:
+        """Call ``tell`` with the id whenever an owner of this kind is dirty, on whichever hypervisors; it must not block."""
+        self._dirtied.setdefault(kind, []).append(tell)
 
     def on_compiled(self, kind: str, tell: Callable[[str, str], None]) -> None:
         """Call ``tell`` with (hypervisor, id) whenever an owner of this kind was compiled, before it is sent; it must not block."""

@@ -14,7 +14,7 @@ from topology.balancing import Balancer, Entry
 from topology.graph import Topology
 from topology.model import LoadBalancer
 
-from . import balancing_ends
+from . import balancing_ends, balancing_outside
 from . import fields as f
 from . import tables as t
 from .flow import Action, Flow, Nat, Rule, conntrack, copy, ct_clear, match, resubmit, set_bits, set_field
@@ -30,7 +30,7 @@ TO_VIP, NEXT_HOP, SERVED = 100, 220, 250
 ECHO_NEAR, ECHO, FROM_MEMBER, ASKED = 400, 300, 200, 100
 INVALID, KNOWN, SERVICE, REFUSED = 500, 400, 100, 50
 PINNED, SLOT, MEMBER = 200, 100, 100
-TO_ITSELF, SAME_NETWORK, ROUTED = 300, 200, 100
+TO_ITSELF, SAME_NETWORK, EXPIRED, ROUTED = 300, 200, 150, 100
 RETURN, ANSWER, GIVEN_UP = 100, 100, 200
 
 ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
@@ -94,8 +94,9 @@ def load_balancer(topology: Topology, hypervisor: str, id: str) -> Iterator[Rule
     for entry in found.entries:
         if entry.kind == "network":
             yield from _in_network(topology, hypervisor, found, entry)
-        elif entry.kind == "router":
+        else:
             yield from _in_router(topology, hypervisor, found, entry)
+    yield from balancing_outside.served(topology, hypervisor, found)
     obj: LoadBalancer = topology.get("load-balancer", id)
     for network in model.reachable(topology, obj):
         vni = live_vni(topology, network)
@@ -122,7 +123,7 @@ def _in_network(topology: Topology, hypervisor: str, found: Balancer, entry: Ent
 
 
 def _in_router(topology: Topology, hypervisor: str, found: Balancer, entry: Entry) -> Iterator[Flow]:
-    """An address in none of a router's networks: what a router is to send there stays with it."""
+    """An address in none of a router's networks, or outside: what a router here is to send there stays with it."""
     router = routed(topology, hypervisor, entry.router_id or "")
     if router is None:
         return

@@ -14,12 +14,13 @@ from topology import balancing as model
 from topology.balancing import Backend, BackendPool, Balancer
 from topology.graph import Topology
 
-from . import balancing_affinity, balancing_ends, slots
+from . import balancing_affinity, balancing_ends, balancing_outside, slots
 from . import fields as f
 from . import tables as t
 from .balancing import (
     ANSWER,
     ERRORS,
+    EXPIRED,
     FROM_MEMBER,
     LOOK_BACK,
     LOOK_WHETHER_OWN,
@@ -49,16 +50,26 @@ from .flow import (
 )
 from .minimise.ranges import cover
 from .placement import live_vni
+from .punting import Reason, punt
 from .routers import Interface, Routed, of_address, routed
 from .routing import ETHERNET, FORGET_ORIGIN
 from .services import SERVICE_MAC
 
 SLOTS = f.Bits(f.SLOT, 0, 16)
+FRAGMENT = MEMBER + 1
+"""Priority in tables ``lb_state`` and ``lb_dnat``, above that of SERVICE and MEMBER."""
+FIRST, LATER = f.IP_FRAG(1, 3), f.IP_FRAG(2, 2)
+"""Matches on fragments of a packet: the first, and those after it."""
 HASHED = "symmetric_l3l4+udp"
 """What makes a connection: addresses, protocol, and ports. No MAC address, so every hypervisor hashes alike."""
 HASHED_BY_CLIENT = "symmetric_l3"
 """Where a client is to stay with its member: client and load balancer, so every hypervisor agrees without having learned."""
 _PORTS = {f.TCP: (f.TCP_SRC, f.TCP_DST), f.UDP: (f.UDP_SRC, f.UDP_DST)}
+
+
+_CHOSEN = ct_clear(), set_bits(f.BALANCED, 1)
+"""From here on the packet is its client's for the member: what conntrack says of it is of the load balancer's zone, and a policy
+without state would take it for its own."""
 
 
 class _Pool(NamedTuple):
@@ -70,48 +81,73 @@ class _Pool(NamedTuple):
     """What TABLE has in it."""
 
 
-def generation(algorithm: str, size: int) -> int:
-    """8 bits that tell tables of a pool apart of which nearly all slots differ, so that both can be there while one gives way."""
-    return list(slots.ALGORITHMS).index(algorithm) << 5 | size % 29  # which no two of slots.SIZES share
+def table_number(pool_key: int, algorithm: str) -> int:
+    """What TABLE has in it: the pool, and how its slots were dealt.
+
+    With the size, which is in the upper half of SLOT, it tells tables of a pool apart of which nearly all slots differ, so that both can
+    be there while one gives way.
+    """
+    return pool_key << 8 | list(slots.ALGORITHMS).index(algorithm)
+
+
+def slot_match(size: int, value: int, mask: int) -> bytes:
+    """The match on slots of a table: ``value`` under ``mask``, 16 bits each."""
+    return f.SLOT(size << 16 | value, 0xFFFF0000 | mask)
 
 
 def pool(topology: Topology, hypervisor: str, id: str) -> Iterator[Rule]:
-    """A pool on a hypervisor that has its load balancer."""
+    """A pool on a hypervisor that has its load balancer.
+
+    Last come the flows that lead to it: a switch may get them in several bundles, and whoever is led there has to find everything.
+    """
     found = model.pool(topology, id)
     balancer = model.balancer(topology, found.balancer_id) if found is not None else None
     if found is None or balancer is None:
         return
-    here = _Pool(found, balancer, found.key << 8 | generation(found.algorithm, found.size))
-    if found.dealt:
-        yield from _services(here)
-        yield from _slots(here)
-        for backend in found.dealt:
-            yield _commit(here, backend)
+    here = _Pool(found, balancer, table_number(found.key, found.algorithm))
     ways = _Ways(topology, hypervisor, balancer)
     for backend in found.kept:
         yield from _member(topology, hypervisor, here, ways, backend)
     yield from balancing_ends.dropped(found, balancer)
+    if found.dealt:
+        for backend in found.dealt:
+            yield from _commit(here, backend)
+        yield from _slots(here)
+        yield from _services(here)
 
 
 def _services(here: _Pool) -> Iterator[Flow]:
     """New connections of the listeners that lead to a pool.
 
     A fragment does not tell its port, and all those of a packet have to meet the same action, or else conntrack goes by the last one.
-    So a connection can only begin with fragments where its protocol leads to one pool, whatever the port.
+    So a connection can only begin with fragments where its protocol leads to one pool, whatever the port, and its slot follows from
+    its addresses: of IPv6 a later fragment does not even tell its protocol.
     """
     of, every = here.of, here.balancer.services
-    hashed = HASHED if of.affinity is None else HASHED_BY_CLIENT
     known = () if of.affinity is None else (balancing_affinity.ASK,)
-    deal = set_field(f.TABLE, here.number), multipath(SLOTS, of.size, fields=hashed, basis=of.key & 0xFFFF), *known
+    table = set_field(f.TABLE, here.number), set_field(f.SLOT, of.size << 16)
+    by_client, deal = (
+        (*table, multipath(SLOTS, of.size, fields=hashed, basis=of.key & 0xFFFF), *known)
+        for hashed in (HASHED_BY_CLIENT, HASHED if of.affinity is None else HASHED_BY_CLIENT)
+    )
+    in_fragments = _begins_in_fragments(here)
     for family in {of_address(entry.address): None for entry in here.balancer.entries}:
         new = f.BALANCER(here.balancer.key), f.ETH_TYPE(family.ethertype), tracked(f.CT_NEW), f.CT_NW_PROTO(of.protocol)
         for service in every:
             for value, mask in cover(*service.ports) if service.pool_id == of.id else ():
                 began = match(*new, f.CT_TP_DST(value, mask))
                 yield Flow(t.LB_STATE.number, SERVICE, began, deal, goto=t.LB_SELECT.number)
-        if {service.pool_id for service in every if service.protocol == of.protocol} == {of.id}:
-            later = match(*new, f.IP_FRAG(2, 2))
-            yield Flow(t.LB_STATE.number, SERVICE, later, deal, goto=t.LB_SELECT.number)
+                if in_fragments:
+                    first = match(*new, f.CT_TP_DST(value, mask), FIRST)
+                    yield Flow(t.LB_STATE.number, FRAGMENT, first, by_client, goto=t.LB_SELECT.number)
+        if in_fragments:
+            yield Flow(t.LB_STATE.number, FRAGMENT, match(*new, LATER), by_client, goto=t.LB_SELECT.number)
+
+
+def _begins_in_fragments(here: _Pool) -> bool:
+    """Whether the pool is all that its load balancer leads its protocol to."""
+    every = here.balancer.services
+    return {service.pool_id for service in every if service.protocol == here.of.protocol} == {here.of.id}
 
 
 # --- slots -------------------------------------------------------------------------------------------------------
@@ -153,21 +189,26 @@ def _slot_flows(
     select, dnat = t.LB_SELECT.number, t.LB_DNAT.number
     return tuple(
         [
-            Flow(select, SLOT, table + f.SLOT(value, mask), choose[member], dnat)
+            Flow(select, SLOT, table + slot_match(size, value, mask), choose[member], dnat)
             for value, mask, member in slots.matches(_table(algorithm, size, members))
         ]
     )
 
 
-def _commit(here: _Pool, backend: Backend) -> Flow:
-    """A new connection of a member."""
+def _commit(here: _Pool, backend: Backend) -> Iterator[Flow]:
+    """A new connection of a member, counted once however many fragments it begins with; one of TCP begins without data."""
     family, port = of_address(backend.address), backend.port
     to = Nat("dst", f.ip(backend.address), version=family.version, ports=None if port is None else (port, port))
     mark = (set_field(f.CT_MARK, backend.key),)
     commit = conntrack(zone=f.ZONE, commit=True, nat=to, table=t.LB_FORWARD.number, exec=mark)
     affinity = here.of.affinity
     pin = () if affinity is None else (balancing_affinity.remember(backend, family, affinity),)
-    return Flow(t.LB_DNAT.number, MEMBER, match(f.MEMBER(backend.key), f.ETH_TYPE(family.ethertype)), (*pin, commit))
+    # what a packet has in registers is kept for its way after conntrack: with its slot, each would have a way of its own
+    forget = tuple(set_field(each, 0) for each in (f.TABLE, f.SLOT, f.MEMBER))
+    its, actions = (f.MEMBER(backend.key), f.ETH_TYPE(family.ethertype)), (*forget, commit)
+    yield Flow(t.LB_DNAT.number, MEMBER, match(*its), (*pin, *actions))
+    if here.of.protocol == f.UDP and _begins_in_fragments(here):
+        yield Flow(t.LB_DNAT.number, FRAGMENT, match(*its, LATER), actions)
 
 
 # --- members -----------------------------------------------------------------------------------------------------
@@ -212,14 +253,14 @@ def _member(topology: Topology, hypervisor: str, here: _Pool, ways: _Ways, backe
         table,
         SAME_NETWORK,
         match(its, f.NETWORK(vni)),
-        (set_bits(f.BALANCED, 1), set_field(f.ETH_DST, mac)),
+        (*_CHOSEN, set_field(f.ETH_DST, mac)),
         goto=t.L2_LOOKUP.number,
     )
     way = ways.into(backend.network_id or "")
     if way is not None:
         router, interface = way
         actions: tuple[Action, ...] = (
-            set_bits(f.BALANCED, 1),
+            *_CHOSEN,
             set_field(f.ROUTER, router.key),
             copy(family.destination, family.next_hop),
             dec_ttl(),
@@ -230,7 +271,10 @@ def _member(topology: Topology, hypervisor: str, here: _Pool, ways: _Ways, backe
             actions = (*actions, check_pkt_larger(interface.mtu + ETHERNET, f.TOO_LARGE))
         ip = f.ETH_TYPE(family.ethertype)
         yield Flow(table, ROUTED, match(its, ip), actions, goto=t.NEIGHBOUR.number, metadata=vni)
+        expired = ct_clear(), set_field(f.ROUTER, router.key), *punt(Reason.TTL_EXCEEDED)
+        yield Flow(table, EXPIRED, match(its, ip, f.IP_TTL(1)), expired, goto=t.PUNT.number)
     yield from _answers(here, backend)
+    yield from balancing_outside.answers(topology, hypervisor, here.of, here.balancer, backend)
     if topology.location(backend.port_id or "") == hypervisor:
         yield from _to_itself(topology, here, backend, vni, mac)
 
@@ -282,15 +326,18 @@ _COUNTS: dict[int, tuple[f.Field, Counted]] = {
     t.LB_DNAT.number: (f.MEMBER, "connections"),
     t.LB_FORWARD.number: (f.CT_MARK, "in"),
     t.LB_REPLY.number: (f.CT_MARK, "out"),
+    t.LB_LEAVE.number: (f.CT_MARK, "out"),
 }
+COUNTING = tuple(_COUNTS)
+"""Numbers of the tables in which there are such flows."""
 
 
 def counted_for(key: bytes) -> tuple[int, Counted] | None:
     """Key of the member that a flow counts for, and what, from the flow's own key (``Flow.key``); None where it counts for nobody.
 
-    A first packet that is sent again, as nobody has answered, counts once.
+    A first packet that is sent again, as nobody has answered, counts once, and so do all its fragments.
     """
-    found = _COUNTS.get(key[0])
+    found = None if key.endswith(LATER) else _COUNTS.get(key[0])
     at = 3
     while found is not None and at < len(key):
         if key[at : at + 4] == found[0].head:

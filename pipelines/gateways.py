@@ -203,7 +203,7 @@ def _from_outside(topology: Topology, hypervisor: str, out: WayOut) -> Iterator[
     mine = f.NETWORK(out.vni), f.ETH_DST(out.mac)
     yield Flow(t.PROVIDER_ADMIT.number, ADMIT, match(*mine, f.ACTIVE(1)), goto=t.ROUTER_ADMIT.number)
     yield Flow(t.PROVIDER_ADMIT.number, FOR_ROUTER, match(*mine), whether_active(out))
-    for state in (f.CT_ESTABLISHED, f.CT_RELATED):
+    for state in (f.CT_ESTABLISHED, f.CT_RELATED, f.CT_DNAT):  # one without an answer counts as new, yet is translated
         for family in FAMILIES:
             known = match(*mine, f.ETH_TYPE(family.ethertype), f.CT_STATE(f.CT_TRACKED | state, f.CT_TRACKED | state))
             enter = (set_field(f.ROUTER, out.key),)

@@ -31,7 +31,7 @@ TOO_LARGE, OWN_ERRORS, OWN, TRANSLATE = 400, 360, 350, 100
 ADMIT = 100
 
 _PROTOCOLS = {"tcp": (f.TCP, f.TCP_DST), "udp": (f.UDP, f.UDP_DST)}
-_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
+QUOTING = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Types of ICMP errors that quote a packet: RFC 792, RFC 4443."""
 _INVALID = f.CT_STATE(f.CT_INVALID, f.CT_INVALID)
 _UNTRACKED = f.CT_STATE(0, f.CT_TRACKED)
@@ -53,7 +53,7 @@ def router(topology: Topology, hypervisor: str, router_id: str) -> Iterator[Rule
         return
     for family in FAMILIES:
         if out.router.enable_snat and out.address(family.version) is not None:
-            hidden = match(*_from_outside(out, family))
+            hidden = match(*from_outside(out, family))
             reason = "the networks behind source NAT are not to be reached from outside"
             yield Flow(t.ROUTER_NAT.number, HIDDEN, hidden, reason=reason)
             yield _not_translated(out, family)
@@ -64,35 +64,36 @@ def router(topology: Topology, hypervisor: str, router_id: str) -> Iterator[Rule
 def _not_translated(out: WayOut, family: Family) -> Flow:
     """Conntrack lets a connection pass as it is when it finds no address and port for it."""
     as_it_was = f.CT_STATE(f.CT_TRACKED, f.CT_TRACKED | f.CT_SNAT | f.CT_DNAT)
-    leaving = match(f.ROUTER(out.key), f.NETWORK(out.vni), f.ETH_TYPE(family.ethertype), as_it_was)
-    return Flow(t.NEIGHBOUR.number, NOT_TRANSLATED, leaving, reason="no address and port is free to translate it to")
+    untouched = match(*leaving(out, family), as_it_was)
+    return Flow(t.NEIGHBOUR.number, NOT_TRANSLATED, untouched, reason="no address and port is free to translate it to")
 
 
-def _from_outside(out: WayOut, family: Family) -> tuple[bytes, ...]:
+def from_outside(out: WayOut, family: Family) -> tuple[bytes, ...]:
     return f.ROUTER(out.key), f.NETWORK(out.vni), f.FROM_PROVIDER(1), f.ETH_TYPE(family.ethertype)
 
 
-def _leaving(out: WayOut, family: Family) -> tuple[bytes, ...]:
+def leaving(out: WayOut, family: Family) -> tuple[bytes, ...]:
+    """The match on what leaves by a router, at its gateway."""
     return f.ROUTER(out.key), f.NETWORK(out.vni), f.ETH_TYPE(family.ethertype)
 
 
 def _snat(out: WayOut) -> Iterator[Flow]:
     """Source NAT at a gateway."""
     for family, address in _addresses(out):
-        to_router = match(*_from_outside(out, family), family.destination(address))
+        to_router = match(*from_outside(out, family), family.destination(address))
         yield Flow(t.ROUTER_NAT.number, OWN_ADDRESS, to_router, goto=t.ROUTER_LOCAL.number)
         yield from _own(out, family, address)
     for family in FAMILIES:
         first = out.address(family.version)
         if first is None or not out.router.enable_snat:
             continue
-        returning = match(*_from_outside(out, family), family.destination(first))
-        yield Flow(t.ROUTER_NAT.number, RETURNING, returning, (_known(out, t.ROUTER_LOCAL),))
+        returning = match(*from_outside(out, family), family.destination(first))
+        yield Flow(t.ROUTER_NAT.number, RETURNING, returning, (known(out, t.ROUTER_LOCAL),))
         # not refused: a gateway that has just taken over does not know the connections of the one before it
         reason = "no connection behind source NAT"
         yield Flow(t.ROUTER_LOCAL.number, UNKNOWN_CONNECTION, returning, reason=reason)
-        translate = _translated(out, family, "src", first, t.NEIGHBOUR)
-        yield Flow(t.SNAT.number, TRANSLATE, match(*_leaving(out, family)), (translate,))
+        translate = translated(out, family, "src", first, t.NEIGHBOUR)
+        yield Flow(t.SNAT.number, TRANSLATE, match(*leaving(out, family)), (translate,))
 
 
 def _addresses(out: WayOut) -> Iterator[tuple[Family, int]]:
@@ -104,21 +105,19 @@ def _addresses(out: WayOut) -> Iterator[tuple[Family, int]]:
 
 def _own(out: WayOut, family: Family, address: int) -> Iterator[Flow]:
     """What leaves in the name of an address outside already; errors may quote a packet that was translated."""
-    own = (*_leaving(out, family), family.source(address))
+    own = (*leaving(out, family), family.source(address))
     yield Flow(t.SNAT.number, OWN, match(*own), (ct_clear(),), goto=t.NEIGHBOUR.number)
-    for type in _ERRORS[family.version]:
+    for type in QUOTING[family.version]:
         error = match(*own, f.IP_PROTO(family.icmp), family.icmp_type(type))
-        yield Flow(t.SNAT.number, OWN_ERRORS, error, (_known(out, t.NEIGHBOUR),))
+        yield Flow(t.SNAT.number, OWN_ERRORS, error, (known(out, t.NEIGHBOUR),))
 
 
-def _known(out: WayOut, table: t.Table) -> Action:
+def known(out: WayOut, table: t.Table) -> Action:
     """Translate packets of known connections, and leave the others as they are."""
     return conntrack(zone=out.key, nat=Nat(), table=table.number)
 
 
-def _translated(
-    out: WayOut, family: Family, kind: str, address: int, table: t.Table, port: int | None = None
-) -> Action:
+def translated(out: WayOut, family: Family, kind: str, address: int, table: t.Table, port: int | None = None) -> Action:
     """Translate, the first packet of a connection too."""
     nat = Nat(kind, address, version=family.version, ports=None if port is None else (port, port))
     return conntrack(zone=out.key, commit=True, nat=nat, table=table.number)
@@ -134,6 +133,8 @@ def floating_ip(topology: Topology, hypervisor: str, floating_ip_id: str) -> Ite
     if floating is None or out is None or floating.floating_ip_address is None or floating.mac_address is None:
         return
     text, at = floating.floating_ip_address, hypervisor in out.gateways
+    if floating.loadbalancer_id is not None:
+        return  # balancing_outside
     if floating.port_id is None:
         if at:
             yield from _forwardings(topology, out, floating)
@@ -164,11 +165,11 @@ def inside_of(floating: FloatingIp, port: Port | None) -> int | None:
 def _translate(out: WayOut, text: str, inside: int) -> Iterator[Flow]:
     """Both directions of a floating IP."""
     family, outside = of_address(text), f.ip(text)
-    inward = match(*_from_outside(out, family), family.destination(outside))
-    to_vm = _translated(out, family, "dst", inside, t.ROUTER_LOCAL)
+    inward = match(*from_outside(out, family), family.destination(outside))
+    to_vm = translated(out, family, "dst", inside, t.ROUTER_LOCAL)
     yield Flow(t.ROUTER_NAT.number, FORWARDED, inward, (to_vm,))
-    outward = match(*_leaving(out, family), family.source(inside))
-    from_vm = _translated(out, family, "src", outside, t.NEIGHBOUR)
+    outward = match(*leaving(out, family), family.source(inside))
+    from_vm = translated(out, family, "src", outside, t.NEIGHBOUR)
     yield Flow(t.SNAT.number, FLOATING, outward, (from_vm,))
 
 
@@ -176,11 +177,11 @@ def _with_vm(topology: Topology, out: WayOut, text: str, inside: int, mac: int) 
     """A floating IP on its VM's hypervisor has a MAC address of its own, and its packets leave there."""
     family, address = of_address(text), f.ip(text)
     for source in (inside, address):
-        leaving = match(f.ROUTER(out.key), f.ETH_TYPE(family.ethertype), family.source(source))
-        yield Flow(t.GATEWAY_REDIRECT.number, FLOATING, leaving, route_out(out, mac), goto=t.SNAT.number)
-    own = match(*_leaving(out, family), family.source(address))
+        sent = match(f.ROUTER(out.key), f.ETH_TYPE(family.ethertype), family.source(source))
+        yield Flow(t.GATEWAY_REDIRECT.number, FLOATING, sent, route_out(out, mac), goto=t.SNAT.number)
+    own = match(*leaving(out, family), family.source(address))
     yield Flow(t.SNAT.number, OWN, own, (ct_clear(),), goto=t.NEIGHBOUR.number)
-    yield from _errors_of_router(topology, out, family)
+    yield from errors_of_router(topology, out, family)
     yield admit(ADMIT, out, f.NETWORK(out.vni), f.ETH_DST(mac))
     yield from learn(out.vni, mac)
     answer = answer_nd if family is V6 else answer_arp
@@ -189,15 +190,15 @@ def _with_vm(topology: Topology, out: WayOut, text: str, inside: int, mac: int) 
     yield to_own_address(out, text, mac, outside=True)
 
 
-def _errors_of_router(topology: Topology, out: WayOut, family: Family) -> Iterator[Flow]:
+def errors_of_router(topology: Topology, out: WayOut, family: Family) -> Iterator[Flow]:
     """The router's errors about packets for a floating IP: they leave where the connection is known, as the floating IP."""
     for interface in topology.interfaces_of(out.router.id):
         for fixed in interface.fixed_ips or ():
             if fixed.ip_address and of_address(fixed.ip_address) is family:
                 own = f.ROUTER(out.key), f.ETH_TYPE(family.ethertype), family.source(f.ip(fixed.ip_address))
-                for type in _ERRORS[family.version]:
+                for type in QUOTING[family.version]:
                     error = match(*own, _UNTRACKED, f.IP_PROTO(family.icmp), family.icmp_type(type))
-                    yield Flow(t.GATEWAY_REDIRECT.number, ERRORS, error, (_known(out, t.GATEWAY_REDIRECT),))
+                    yield Flow(t.GATEWAY_REDIRECT.number, ERRORS, error, (known(out, t.GATEWAY_REDIRECT),))
 
 
 # --- port forwardings --------------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ def _forwardings(topology: Topology, out: WayOut, floating: FloatingIp) -> Itera
     """
     text = floating.floating_ip_address or ""
     family = of_address(text)
-    asked = (*_from_outside(out, family), family.destination(f.ip(text)))
+    asked = (*from_outside(out, family), family.destination(f.ip(text)))
     yield from at_gateway(out, text)
     for id in sorted(topology.forwardings_of(floating.id)):
         yield from _forward(out, family, asked, topology.get("port-forwarding", id))
@@ -223,9 +224,9 @@ def _forward(out: WayOut, family: Family, asked: tuple[bytes, ...], forwarding: 
         return
     protocol, port = _PROTOCOLS[forwarding.protocol]
     inside = f.ip(forwarding.internal_ip_address)
-    to_vm = _translated(out, family, "dst", inside, t.ROUTER_LOCAL, forwarding.internal_port)
+    to_vm = translated(out, family, "dst", inside, t.ROUTER_LOCAL, forwarding.internal_port)
     inward = match(*asked, f.IP_PROTO(protocol), port(forwarding.external_port))
     yield Flow(t.ROUTER_NAT.number, FORWARDED, inward, (to_vm,))
     if not out.router.enable_snat:  # which would do it
-        answers = match(*_leaving(out, family), family.source(inside))
-        yield Flow(t.SNAT.number, FLOATING, answers, (_known(out, t.NEIGHBOUR),))
+        answers = match(*leaving(out, family), family.source(inside))
+        yield Flow(t.SNAT.number, FLOATING, answers, (known(out, t.NEIGHBOUR),))

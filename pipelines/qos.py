@@ -185,7 +185,7 @@ def _entering(priority: int, what: bytes, meters: tuple[Meter, ...], out: WayOut
 
 def _known(priority: int, out: WayOut, mac: int, which: tuple[bytes, ...], meters: tuple[Meter, ...]) -> Iterator[Flow]:
     """Packets of connections that a gateway knows: they have been translated by then, and go straight on."""
-    for state in (f.CT_ESTABLISHED, f.CT_RELATED):
+    for state in (f.CT_ESTABLISHED, f.CT_RELATED, f.CT_DNAT):
         tracked = f.CT_STATE(f.CT_TRACKED | state, f.CT_TRACKED | state)
         known = match(f.NETWORK(out.vni), f.ETH_DST(mac), *which, tracked)
         enter = *pass_by(meters), set_field(f.ROUTER, out.key)

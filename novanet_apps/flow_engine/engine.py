@@ -143,6 +143,11 @@ class FlowEngine:
         bridge = self._bridges.get(hypervisor_id)
         return None if bridge is None else bridge.counted(owner, timeout)
 
+    def counted_in(self, hypervisor_id: str, table: int, timeout: float) -> list[FlowEntry] | None:
+        """All flows of a table of a bridge with their counters; None as above."""
+        bridge = self._bridges.get(hypervisor_id)
+        return None if bridge is None else bridge.ask(lambda session: reading.read_counted_in(session, table), timeout)
+
     def meter_counters(self, hypervisor_id: str, timeout: float) -> list[MeterCount] | None:
         """What the meters of a bridge have seen, read now; None when that cannot be had in ``timeout`` seconds."""
         bridge = self._bridges.get(hypervisor_id)

@@ -39,6 +39,12 @@ def read_counted(session: Session, cookie: int) -> list[wire.FlowEntry]:
         return [entry for part in parts for entry in wire.flows(part)]
 
 
+def read_counted_in(session: Session, table: int) -> list[wire.FlowEntry]:
+    """Every flow of a table, and its counters. Raises as ``read_flows`` does."""
+    with closing(session.stream(partial(wire.flows_request, table=table))) as parts:
+        return [entry for part in parts for entry in wire.flows(part)]
+
+
 def read_groups(session: Session) -> dict[int, bytes]:
     """Every group's body by number. Raises as ``read_flows`` does."""
     with closing(session.stream(wire.groups_request)) as parts:

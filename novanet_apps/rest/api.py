@@ -81,6 +81,7 @@ class Api:
         self.events = EventHub(core, self.views, self.counters, self.authentication.still_valid)
         objects = Resources(core, self.views, settings.max_body)
         groups = SecurityGroups(core, self.views)
+        balancers = LoadBalancers(core, self.views)
         qos = Qos(core, self.views)
         self.routes = (
             Route("/", {"GET": self._dashboard}, "text/html", public=True),
@@ -94,7 +95,9 @@ class Api:
             Route("/v1/security-group-logs", {"GET": groups.log}),
             Route("/v1/security-groups/{id}/statistics", {"GET": groups.group_statistics}),
             Route("/v1/security-group-rules/{id}/statistics", {"GET": groups.rule_statistics}),
-            Route("/v1/load-balancers/{id}/status", {"GET": LoadBalancers(core, self.views).status}),
+            Route("/v1/load-balancers/{id}/status", {"GET": balancers.status}),
+            Route("/v1/load-balancers/{id}/statistics", {"GET": balancers.statistics}),
+            Route("/v1/pools/{id}/statistics", {"GET": balancers.pool_statistics}),
             Route("/v1/hypervisors/{id}/bandwidth", {"GET": qos.bandwidth}),
             Route("/v1/ports/{id}/qos", {"GET": qos.of_port}),
             Route("/v1/floating-ips/{id}/qos", {"GET": qos.of_floating_ip}),

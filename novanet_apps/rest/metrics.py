@@ -65,6 +65,7 @@ def respond(core: Any, views: Views, counters: Counters) -> bytes:
     """The body of /metrics. Asks the switches for the counters of what they drop."""
     core.drops.refresh()
     core.rule_counters.refresh()
+    core.balancing_counters.refresh()
     return exposition(collect(core.counters(), counters, views.census(None)))
 
 

@@ -14,7 +14,7 @@ from pipelines.trace import Trace
 from topology.model import KINDS, Object, Status, traits
 
 from . import queries
-from .load_balancers import BalancerStatus
+from .load_balancers import BalancerStatistics, BalancerStatus
 from .problems import CONTENT_TYPE as PROBLEM
 from .qos import EffectiveQos, HypervisorBandwidth
 from .security_groups import FILTERS, VERDICTS, GroupStatistics, RuleStatistics
@@ -102,7 +102,7 @@ def _schemas() -> Schema:
     schemas["Topology"] = _topology()
     schemas |= _traces()
     schemas |= _told_of_rules()
-    schemas |= _shapes(BalancerStatus, HypervisorBandwidth, EffectiveQos)
+    schemas |= _shapes(BalancerStatus, BalancerStatistics, HypervisorBandwidth, EffectiveQos)
     return schemas
 
 
@@ -405,11 +405,25 @@ def _system_paths() -> Schema:
 
 
 def _balancer_paths(get: Callable[..., Schema]) -> Schema:
-    """How load balancers are doing."""
+    """How load balancers are doing, and what they did."""
     id = _parameter("path", "id", {"type": "string", "minLength": 1}, required=True)
-    tree = get("loadBalancerStatus", "A load balancer with its parts", _good("The tree.", _ref("BalancerStatus")), id)
-    tree["get"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
-    return {"/v1/load-balancers/{id}/status": tree}
+    found = {
+        "/v1/load-balancers/{id}/status": get(
+            "loadBalancerStatus", "A load balancer with its parts", _good("The tree.", _ref("BalancerStatus")), id
+        ),
+        "/v1/load-balancers/{id}/statistics": get(
+            "loadBalancerStatistics",
+            "What a load balancer's members have had",
+            _good("Counts.", _ref("BalancerStatistics")),
+            id,
+        ),
+        "/v1/pools/{id}/statistics": get(
+            "poolStatistics", "What a pool's members have had", _good("Counts.", _ref("PoolStatistics")), id
+        ),
+    }
+    for path in found.values():
+        path["get"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
+    return found
 
 
 def _qos_paths(get: Callable[..., Schema]) -> Schema:

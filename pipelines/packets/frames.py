@@ -191,7 +191,8 @@ def read_tcp(frame: bytes) -> Tcp:
     ip = read_ip(ethernet)
     if ip.protocol != TCP or len(ip.payload) < _TCP.size:
         raise Malformed(f"TCP: protocol {ip.protocol}, {len(ip.payload)} bytes")
-    return Tcp(ethernet, ip, *_TCP.unpack_from(ip.payload)[:4], ip.payload[13])
+    src_port, dst_port, seq, ack, _, flags, *_ = _TCP.unpack_from(ip.payload)
+    return Tcp(ethernet, ip, src_port, dst_port, seq, ack, flags)
 
 
 def read_udp(frame: bytes) -> Udp:

@@ -146,6 +146,7 @@ EXPEDITED = 46
 
 def marks(sender: VM, receiver: VM, dscp: int, six: bool) -> set[int]:
     """The DSCPs with which a VM's pings of this DSCP arrive."""
+
     def ours(frame: bytes) -> bool:
         return frame[12:14] == (b"\x86\xdd" if six else b"\x08\0") and frame[20 if six else 23] in (1, 58) and (
             frame[54] == 128 if six else frame[34] == 8

@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 from eventlet import tpool
 
+from novanet_apps.balancing_counters import BalancingCounters
 from novanet_apps.compat import logs
 from novanet_apps.policy_log import LogEntry, PolicyLog
 from novanet_apps.rest import Server, Settings, open_tokens
@@ -35,8 +36,9 @@ from novanet_apps.rest.api import Api
 from novanet_apps.rule_counters import RuleCounters
 from novanet_apps.tokens import TokenFile
 from pipelines import fields as f
+from pipelines import tables
 from pipelines.compiler import Compiler
-from pipelines.flow import Flow, set_field
+from pipelines.flow import Flow, match, set_field
 from pipelines.ledger import Ledger, Snapshot
 from pipelines.wire import OF13, FlowEntry
 from pipelines.wire.flows import encode_flow
@@ -58,6 +60,9 @@ class Store:
         self.ready = True
         self.fail: str = ""
         self._allocator = Allocator(random.Random(1))
+
+    def on_ready(self, callback: Any) -> None:
+        callback()
 
     def state(self) -> dict[str, Any]:
         return {"ready": self.ready, "connected": True, "error": ""}
@@ -93,6 +98,11 @@ class Reconciler:
         self.since: dict[str, float] = {}
         self.asked = 0
         self.noted: list[str] = []
+        self.dirtied: list[Any] = []
+
+    def on_dirty(self, kind: str, tell: Any) -> None:
+        assert kind == "pool"
+        self.dirtied.append(tell)
 
     def status(self, kind: str, id: str) -> str:
         self.asked += 1
@@ -136,18 +146,23 @@ class ChildCore:
             snapshot=self.snapshot,
             connected=lambda id: id in self.counted,
             counted=lambda id, owner, timeout: self.counted[id],
+            counted_in=lambda id, table, timeout: [entry for entry in self.counted[id] if entry.key[0] == table],
         )
         self.drops = SimpleNamespace(refresh=lambda: None)
         self.counted: dict[str, list[FlowEntry]] = {}
-        """By hypervisor: what its switch counted for the rules of security groups."""
+        """By hypervisor: what its switch counted for the rules of security groups, and for members of pools."""
         self.punts = SimpleNamespace(on=lambda reason, take: None)
-        self.rule_counters = RuleCounters(self)  # type: ignore[arg-type]
-        self.policy_log = PolicyLog(self)  # type: ignore[arg-type]
         self._subscribers: list[Any] = []
+        self.rule_counters = RuleCounters(self)  # type: ignore[arg-type]
+        self.balancing_counters = BalancingCounters(self)  # type: ignore[arg-type]
+        self.policy_log = PolicyLog(self)  # type: ignore[arg-type]
         self.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH, name="default"))])
 
     def apply(self, edits: list[Edit]) -> None:
         changes = self.topology.apply(edits)
+        for _, (kind, id) in scope.dirty(self.topology, changes):
+            for tell in self.reconciler.dirtied if kind == "pool" else ():
+                tell(id)
         for tell in self._subscribers:
             tell(changes)
 
@@ -156,6 +171,17 @@ class ChildCore:
         key = self.topology.get("security-group-rule", rule).rule_key
         body = encode_flow(Flow(0, 0, b"", (set_field(f.RULE, key),)), OF13, 0)[1]
         self.counted.setdefault(hypervisor, []).append(FlowEntry(rule.encode(), body, packets, size, 1.0))
+
+    def dealt(self, hypervisor: str, member: str, connections: int, packets: int, size: int) -> None:
+        """A hypervisor's switch has counted this for a member: connections, and each way so many packets of so many bytes."""
+        key = self.topology.get("member", member).member_key
+        for table, what, number in (
+            (tables.LB_DNAT, f.MEMBER(key), connections),
+            (tables.LB_FORWARD, f.CT_MARK(key), packets),
+            (tables.LB_REPLY, f.CT_MARK(key), packets),
+        ):
+            counted = Flow(table.number, 1, match(what)).key, b"", number, number * size, 1.0
+            self.counted.setdefault(hypervisor, []).append(FlowEntry(*counted))
 
     def snapshot(self, hypervisor: str) -> Snapshot | None:
         """What a bridge would have; nothing is known of one that was never seen."""
@@ -221,6 +247,9 @@ def main() -> None:
         "lag": Turns(),
         "logged": lambda **fields: core.policy_log.keep(msgspec.convert(fields, LogEntry)),
         "decided": lambda hypervisor, rule, packets, size: core.decided(hypervisor, rule, packets, size),
+        "dealt": lambda hypervisor, member, connections, packets, size: core.dealt(
+            hypervisor, member, connections, packets, size
+        ),
         "plug": lambda port, hypervisor: core.apply(
             [Edit("vif", port, Vif(port_id=port, hypervisor_id=hypervisor, interface="v", ofport=next(ofports)))]
         ),

@@ -210,8 +210,12 @@ def test_pools(world: Balanced) -> None:
     for bad in (1000, 65520):
         with refusal(400, "table_size", "prime"):
             world.patch(made, table_size=bad)
-    with refusal(400, "table_size", "1009"):
+    with refusal(400, "table_size", "997 and 1009"):
         world.part("pool", table_size=1000)
+    with refusal(400, "table_size", "251 and 257"):
+        world.part("pool", table_size=252)
+    with refusal(400, "table_size", "65519 and 65521"):
+        world.part("pool", table_size=65520)
     for bad in (250, 65522):
         with refusal(400, "table_size"):
             world.part("pool", table_size=bad)
@@ -300,6 +304,41 @@ def test_a_slot_for_each_member(world: Balanced) -> None:
     world.member("10.0.1.77", protocol_port=9999)
     with refusal(409, "table_size", "252"):
         world.patch(small, table_size=251)
+
+
+def test_a_slot_for_each_weight(world: Balanced) -> None:
+    """A member has one slot at least, so one that is lighter than that would get more than its weight says."""
+    small = world.patch(world.pool, table_size=251)
+    light = world.member(name="light")
+    world.member("10.0.0.12", weight=250)
+    with refusal(409, "weight", "light of weight 1, of 252", "251 slots", "257"):
+        world.member("10.0.0.13")
+    with refusal(409, "weight", "light"):
+        world.member("10.0.0.13", weight=256)
+    spare = world.member("10.0.0.13", weight=256, backup=True)  # which serves when the others do not
+    with refusal(409, "weight", "of 507"):
+        world.patch(spare, backup=False)
+    assert world.patch(light, weight=0).weight == 0, "draining"
+    assert not world.patch(spare, backup=False).backup
+    with refusal(409, "weight", "light"):
+        world.patch(light, weight=1)
+    assert world.patch(light, name="by another name").weight == 0
+    small = world.patch(small, lb_algorithm="round_robin")
+    assert world.patch(light, weight=1).weight == 1, "weights do not count"
+    with refusal(409, "lb_algorithm", "507"):
+        world.patch(small, lb_algorithm="maglev")
+    assert world.patch(small, lb_algorithm="maglev", table_size=509).table_size == 509
+    with refusal(409, "table_size", "251 slots", "509"):
+        world.patch(small, table_size=251, lb_algorithm="maglev")
+
+
+def test_weights_that_no_table_can_have(world: Balanced) -> None:
+    world.patch(world.pool, table_size=65521)
+    world.member(weight=1)
+    for number in range(255):
+        world.member("10.0.0.12", protocol_port=1 + number, weight=256)
+    with refusal(409, "weight", "differ less"):
+        world.member("10.0.0.13", weight=256)
 
 
 def test_how_members_are_is_not_for_users_to_say(world: Balanced) -> None:

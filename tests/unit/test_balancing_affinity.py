@@ -6,6 +6,7 @@ import pytest
 
 from pipelines import fields as f
 from pipelines import tables as t
+from pipelines.balancing import SERVICE
 from pipelines.balancing_affinity import ASK, MOST, remember
 from pipelines.cookies import APP, EPOCH, LEARNED, learned_cookie
 from pipelines.flow import Flow, Learned, learn, multipath
@@ -51,7 +52,7 @@ def test_only_where_clients_are_to_stay_is_anything_learned_or_looked_for(world:
 def test_the_first_connection_is_hashed_by_addresses_alone(world: Balanced) -> None:
     def hashes(fields: str) -> bool:
         by = multipath(f.Bits(f.SLOT, 0, 16), pool(world).size, fields=fields, basis=pool(world).key & 0xFFFF)
-        dealing = [flow for flow in of(t.LB_STATE, flows(world, "h1")) if flow.goto == t.LB_SELECT.number]
+        dealing = [flow for flow in of(t.LB_STATE, flows(world, "h1")) if flow.priority == SERVICE]
         return bool(dealing) and all(by in flow.actions for flow in dealing)
 
     assert hashes("symmetric_l3") and not hashes("symmetric_l3l4+udp")

@@ -86,8 +86,8 @@ def test_a_picture_shows_the_share_of_each_member(cli: Cli, world: World) -> Non
         lines = {
             vm["name"]: line for line in shown.out.splitlines() for vm in (world.one, world.two) if vm["name"] in line
         }
-        assert "75.0%" in lines[world.one["name"]] and lines[world.one["name"]].count("█") == 15
-        assert "25.0%" in lines[world.two["name"]] and lines[world.two["name"]].count("█") == 5
+        assert "75.0%" in lines[world.one["name"]] and lines[world.one["name"]].count("▀") == 15
+        assert "25.0%" in lines[world.two["name"]] and lines[world.two["name"]].count("▀") == 5
         assert any("10.0.0.200" in line and "ERROR" in line and "0.0%" in line for line in shown.out.splitlines())
     assert json_of(cli, "lb", "show", world.lb)["vip_address"]
     assert json_of(cli, "lb", "status", world.lb)["pools"][0]["members"]

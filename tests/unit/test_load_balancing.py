@@ -7,7 +7,7 @@ import pytest
 from pipelines import fields as f
 from pipelines import slots
 from pipelines import tables as t
-from pipelines.balancing_pools import counted_for, dealt, generation
+from pipelines.balancing_pools import counted_for, dealt, slot_match, table_number
 from pipelines.compiler import BALANCING, FEATURES, Compiler
 from pipelines.flow import Flow, match
 from topology import balancing, scope
@@ -56,12 +56,17 @@ def test_every_slot_is_somebodys_and_only_one_members(world: Balanced) -> None:
     found = {flow.match: flow.actions for flow in of(t.LB_SELECT, flows(world, "h1")) if flow.goto == t.LB_DNAT.number}
     table, members = dealt(pool(world)), pool(world).dealt
     assert table is not None and len(table.slots) == pool(world).size
-    number = f.TABLE(pool(world).key << 8 | generation(pool(world).algorithm, pool(world).size))
+    number = f.TABLE(table_number(pool(world).key, pool(world).algorithm))
     for slot, member in enumerate(table.slots):
         covering = [
             actions
             for bits in range(17)
-            if (actions := found.get(match(number, f.SLOT(slot, 0xFFFF >> bits << bits)))) is not None
+            if (
+                actions := found.get(
+                    match(number, slot_match(pool(world).size, slot & 0xFFFF >> bits << bits, 0xFFFF >> bits << bits))
+                )
+            )
+            is not None
         ]
         assert len(covering) == 1 and f.MEMBER(members[member].key) in covering[0][0]
 
@@ -82,7 +87,7 @@ def test_a_draining_member_keeps_its_connections_and_gets_no_more(world: Balance
 
 
 def test_a_pool_without_anyone_to_serve_refuses(world: Balanced) -> None:
-    refusing = len(of(t.LB_STATE, flows(world, "h1"))) - 2  # the listener's, and that of later fragments
+    refusing = len(of(t.LB_STATE, flows(world, "h1"))) - 3  # the listener's, and those of fragments
     for member in ("m1", "m2"):
         world.edit("member", member, admin_state_up=False)
     assert len(of(t.LB_STATE, flows(world, "h1"))) == refusing
@@ -101,8 +106,12 @@ def test_switches_without_load_balancers_track_no_connections_for_them() -> None
 
 
 def test_tables_of_another_size_or_algorithm_are_told_apart() -> None:
-    numbers = [generation(algorithm, size) for algorithm in slots.ALGORITHMS for size in slots.SIZES]
-    assert len(set(numbers)) == len(numbers) and max(numbers) < 256
+    kinds = [
+        (table_number(7, algorithm), slot_match(size, 5, 0xFFFF))
+        for algorithm in slots.ALGORITHMS
+        for size in (1021, 1427, 65521)
+    ]
+    assert len(set(kinds)) == len(kinds) and all(number >> 8 == 7 for number, _ in kinds)
 
 
 def test_without_the_feature_there_is_nothing_but_the_ways_past_it(world: Balanced) -> None:

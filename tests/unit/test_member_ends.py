@@ -179,7 +179,7 @@ def test_what_begins_begins_anew_as_it_was_sent(core: Core) -> None:
 
 
 def test_datagrams_as_well(core: Core) -> None:
-    datagram = frames.udp(4, f.ip(CLIENT), f.ip(MEMBER), 1234, 8080, b"hello")
+    datagram = frames.udp4(f.ip(CLIENT), f.ip(MEMBER), 1234, 8080, b"hello")
     core.lost(Reason.ANOTHER_MEMBER, datagram)
     assert core.engine.forgotten == [("h1", 0x8001, Tracked(4, f.UDP, Tuple(f.ip(CLIENT), f.ip(VIP), 1234, 80)))]
     assert core.engine.sent[-1][2][:2] == (set_field(f.IPV4_DST, f.ip(VIP)), set_field(f.UDP_DST, 80))
@@ -201,7 +201,7 @@ class Ending:
         self.world = Balanced()
         self.topology = self.world.topology
         self.world.edit("pool", "p", protocol="UDP")
-        self.world.member("m2", "10.1.0.11", "b-4")
+        self.world.member("m2", MEMBER, "b-4")
         self.pending = False
         self.forgotten: list[tuple[str, int | None, Tracked]] = []
         self.engine = self.reconciler = self
@@ -264,7 +264,7 @@ def test_so_are_those_of_one_that_is_removed_or_whose_vm_is(ending: Ending) -> N
     assert ending.after() == [M1]
     ending.world.apply(Edit("port", "b1", None))
     [(_, _, its)] = ending.after()
-    assert its.reply.source == f.ip("10.1.0.11")
+    assert its.reply.source == f.ip(MEMBER)
 
 
 def test_those_of_one_that_drains_or_whose_vm_moves_are_not(ending: Ending) -> None:
@@ -283,7 +283,7 @@ def test_one_that_is_back_before_the_switch_knew_keeps_them(ending: Ending) -> N
 
 def test_tcp_is_left_to_its_clients(ending: Ending) -> None:
     ending.world.edit("pool", "p", protocol="TCP")
-    ending.compile()
+    ending.after()
     ending.world.edit("member", "m1", admin_state_up=False)
     assert ending.after() == []
 

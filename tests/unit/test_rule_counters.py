@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from novanet_apps import rule_counters
-from novanet_apps.rule_counters import Count, RuleCounters
+from novanet_apps import flow_counters
+from novanet_apps.flow_counters import Count
+from novanet_apps.rule_counters import RuleCounters
 from pipelines import fields as f
 from pipelines import tables as t
 from pipelines.compiler import Compiler
@@ -130,7 +131,7 @@ class Switches(Guarded):
         raise AssertionError(f"{rule} has no flow on {hypervisor}")
 
     def packets(self, rule: str) -> int:
-        self.counters._again = 0.0
+        self.counters.flows._again = 0.0
         self.counters.refresh()
         count = self.counters.of_rule(self.topology.get("security-group-rule", rule))
         assert count.bytes == 100 * count.packets
@@ -182,14 +183,14 @@ def test_what_is_gone_is_not_counted(world: Switches) -> None:
     series = {tuple(labels.values()): n for labels, n in world.counters.series("packets")}
     assert series == {("g", "", "ingress", "allow"): 5}
     world.edit("security-group-rule", "plain", rule_key=None)
-    world.counters._again = 0.0
+    world.counters.flows._again = 0.0
     world.counters.refresh()
     assert key not in world.counters._by_key
     assert {n for _, n in world.counters.series("bytes")} == {500}, "the metric of a group does not go back"
 
 
 def test_groups_beyond_a_number_share_a_metric(world: Switches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rule_counters, "NAMED", 1)
+    monkeypatch.setattr(flow_counters, "NAMED", 1)
     world.count("h1", "plain", 5)
     world.packets("plain")
     for group in ("x", "y"):

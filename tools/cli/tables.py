@@ -83,6 +83,15 @@ def text(value: Any) -> str:
     return plain if plain.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
 
 
+def amount(number: int) -> str:
+    """A number in a few characters, with an SI prefix: 999, 1.0k, 12.3M."""
+    size, units = float(number), iter(("", "k", "M", "G", "T", "P", "E"))
+    unit = next(units)
+    while size >= 999.95 and unit != "E":
+        size, unit = size / 1000, next(units)
+    return f"{size:.1f}{unit}" if unit else str(number)
+
+
 def record(obj: dict[str, Any]) -> str:
     """One object, a line a field."""
     return table(("field", "value"), obj.items())

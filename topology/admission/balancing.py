@@ -27,6 +27,7 @@ from .allocation import BALANCER_KEY, MEMBER_KEY, POOL_KEY
 from .context import Context
 from .draft import View
 from .holders import check_free
+from .slots import check_size, check_weights
 from .write import Refused
 
 _HTTP = ("HTTP", "HTTPS")
@@ -165,21 +166,19 @@ def listener(context: Context) -> Listener:
 
 
 def pool(context: Context) -> Pool:
-    """A prime number of slots, at least one for every member; a key of its own."""
+    """A prime number of slots, enough for every member; a key of its own."""
     new: Pool = _part(context, "load-balancer", "loadbalancer_id")
-    if not _is_prime(new.table_size):
-        near = next(number for number in range(new.table_size, 65522) if _is_prime(number))
-        raise Refused(400, "table_size", f"{new.table_size} is no prime; the next one is {near}")
-    there = len(context.view.members_of(new.id))
-    if there > new.table_size:
-        raise Refused(409, "table_size", f"the pool has {there} members, and each needs a slot")
+    check_size(new.table_size)
+    members: list[Member] = [context.view.get("member", id) for id in context.view.members_of(new.id)]
+    if len(members) > new.table_size:
+        raise Refused(409, "table_size", f"the pool has {len(members)} members, and each needs a slot")
+    if context.old is not None and new.table_size != context.old.table_size:
+        check_weights(new, members, "table_size")
+    elif context.old is not None and new.lb_algorithm != context.old.lb_algorithm:
+        check_weights(new, members, "lb_algorithm")
     if new.pool_key is None:
         new = replace(new, pool_key=context.allocator.number(context.view.pool_keys, POOL_KEY, "pool_key"))
     return new
-
-
-def _is_prime(number: int) -> bool:
-    return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
 def _part(context: Context, kind: str, field: str) -> Any:
@@ -204,24 +203,27 @@ def member(context: Context) -> Member:
     new = replace(new, address=unicast(new.address, "address"))
     if new.weight:
         new = replace(new, drain_until=None)
-    if context.old is not None:
-        return new if new.weight == context.old.weight else replace(new, slot_weight=None)
-    view = context.view
-    of: Pool = view.get("pool", new.pool_id)
-    balancer: LoadBalancer = view.get("load-balancer", of.loadbalancer_id)
-    if len(view.members_of(of.id)) >= of.table_size:
+    view, old = context.view, context.old
+    if old is not None and (new.weight, new.backup) == (old.weight, old.backup):
+        return new
+    of: Pool = view.get("pool", (old or new).pool_id)
+    others: list[Member] = [view.get("member", id) for id in view.members_of(of.id) if id != new.id]
+    if old is None and len(others) >= of.table_size:
         what = f"pool {of.id} has a member for each of its {of.table_size} slots: choose a larger table_size first"
         raise Refused(409, "pool_id", what)
+    check_weights(of, [*others, new], "weight")
+    if old is not None:
+        return new if new.weight == old.weight else replace(new, slot_weight=None)
+    balancer: LoadBalancer = view.get("load-balancer", of.loadbalancer_id)
     if (":" in new.address) != (":" in (balancer.vip_address or "")):
         what = f"{new.address} is not of the same IP version as load-balancer {balancer.id}, {balancer.vip_address}"
         raise Refused(400, "address", what)
     new = replace(new, subnet_id=_subnet_of(context._replace(new=new), balancer).id)
     _check_host(context._replace(new=new))
-    for id in view.members_of(of.id):
-        other: Member = view.get("member", id)
+    for other in others:
         if (other.address, other.protocol_port) == (new.address, new.protocol_port):
             port = "" if new.protocol_port is None else f" port {new.protocol_port}"
-            context.holds("member", id, f"{new.address}{port} in pool {of.id}", "address")
+            context.holds("member", other.id, f"{new.address}{port} in pool {of.id}", "address")
     for floating in view.floating_to(balancer.id):
         for own in _own_floating(view, new):
             raise Refused(409, "address", _two_ways(context, new.address, own, floating))
