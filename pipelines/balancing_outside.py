@@ -15,11 +15,13 @@ from topology.graph import Topology
 from topology.model import Member
 
 from . import fields as f
+from . import gateways
 from . import tables as t
-from .flow import Action, Flow, Nat, conntrack, ct_clear, match, set_bits, set_field
+from .flow import Action, Flow, Nat, conntrack, ct_clear, match, resubmit, set_bits, set_field
 from .gateways import WayOut, at_gateway, way_out
 from .minimise.ranges import cover
 from .nat import QUOTING, leaving
+from .neighbours import next_hop
 from .routers import Family, of_address
 
 # priorities, a band for each table
@@ -29,7 +31,8 @@ CONTINUED, BAND = 1000, 1 << 14
 REPLY, UNKNOWN = 100, 100
 
 _PORTS = {f.TCP: f.TCP_SRC, f.UDP: f.UDP_SRC}
-_ACK = 0x10
+_SYN, _ACK = 0x02, 0x10
+_BEGUN = f.CT_TRACKED | f.CT_NEW
 
 
 class Way(NamedTuple):
@@ -78,6 +81,7 @@ def _served(found: Balancer, way: Way) -> Iterator[Flow]:
     looked_for = f.BALANCER(found.key), f.ROUTER(out.key), f.ZONE_KIND(0), f.CT_STATE(f.CT_TRACKED, f.CT_TRACKED)
     new = match(*looked_for, f.ETH_TYPE(family.ethertype), family.destination(address))
     yield Flow(t.LB_VIP.number, NEW, new, goto=t.LB_STATE.number)
+    yield from _begun_here(way)
     asked = f.CT_IPV6_DST if family.version == 6 else f.CT_NW_DST
     valid = f.CT_STATE(f.CT_TRACKED, f.CT_TRACKED | f.CT_INVALID)
     yield Flow(
@@ -85,6 +89,20 @@ def _served(found: Balancer, way: Way) -> Iterator[Flow]:
     )
     own = match(*leaving(out, family), family.source(address))
     yield Flow(t.SNAT.number, OWN_ADDRESS, own, (ct_clear(),), goto=t.NEIGHBOUR.number)
+
+
+def _begun_here(way: Way) -> Iterator[Flow]:
+    """The first packet of a connection that another router here has just translated is new for this one, too.
+
+    It is not looked for again: with client, both gateways and member on one hypervisor, that would be the seventh time that it passes
+    the switch, and six is the most (docs/decisions/0017).
+    """
+    out, family = way.out, of_address(way.address)
+    begun = f.NETWORK(out.vni), *next_hop(way.address), f.CT_STATE(_BEGUN, _BEGUN | f.CT_INVALID)
+    enter = set_field(f.ETH_DST, out.mac), resubmit(t.ROUTER_ADMIT.number)
+    for first in ((f.CT_NW_PROTO(f.UDP),), (f.IP_PROTO(f.TCP), f.TCP_FLAGS(_SYN, _SYN | _ACK))):
+        own = match(*begun, *first, family.destination(f.ip(way.address)))
+        yield Flow(t.NEIGHBOUR.number, gateways.OWN_ADDRESS + 1, own, enter)
 
 
 # --- what members answer -----------------------------------------------------------------------------------------

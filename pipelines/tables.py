@@ -330,7 +330,7 @@ PIPELINE: tuple[Table, ...] = tuple(
                 "neighbour",
                 "routing",
                 "The MAC address of the next hop; from here on it is switched.",
-                _NEXT_HOP,
+                (*_NEXT_HOP, *_IP, f.TCP_FLAGS, f.CT_NW_PROTO),
                 ("router_admit", "l2_lookup", "lb_vip", "path_mtu", "punt"),
                 "",
                 "next hop is unknown",

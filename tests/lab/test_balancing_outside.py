@@ -63,9 +63,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 
 def spread(answers: list[str], client: str) -> None:
-    """All were answered, each member has some, and all saw who asks."""
-    found = names(answers, client)
-    assert set(found) == {"m0", "m1", "m2"} and min(found.values()) >= len(answers) / 12, found
+    """All were answered, each member has some (of 30, one of three has none once in 60,000), and all saw who asks."""
+    assert len(answers) >= 30 and set(names(answers, client)) == {"m0", "m1", "m2"}, answers
 
 
 @FORMS
@@ -76,7 +75,7 @@ def test_clients_outside_reach_members_everywhere_and_are_seen_as_they_are(site:
     until("the way is known", lambda: reaches(world, floating))
     spread(ask(world, floating, 80, count=40), client)
     spread(ask(world, floating, 53, count=40, kind="udp"), client)
-    spread(ask(world, floating, 80, count=12, size=1_000_000), client)
+    assert sum(names(ask(world, floating, 80, count=12, size=1_000_000), client).values()) == 12
 
 
 @FORMS
