@@ -17,7 +17,21 @@ from topology.model import LoadBalancer
 from . import balancing_ends, balancing_outside
 from . import fields as f
 from . import tables as t
-from .flow import Action, Flow, Nat, Rule, conntrack, copy, ct_clear, match, resubmit, set_bits, set_field
+from .flow import (
+    Action,
+    Bucket,
+    Flow,
+    Group,
+    Nat,
+    Rule,
+    conntrack,
+    copy,
+    ct_clear,
+    match,
+    resubmit,
+    set_bits,
+    set_field,
+)
 from .placement import live_vni
 from .policy import BALANCING_ZONE, HAIRPIN_ZONE
 from .punting import Reason, punt
@@ -36,6 +50,10 @@ RETURN, ANSWER, GIVEN_UP = 100, 100, 200
 ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Types of ICMP errors that quote a packet (RFC 792, RFC 4443)."""
 _INVALID = f.CT_STATE(f.CT_INVALID, f.CT_INVALID)
+
+
+HASH = Group(0xFFFF0002, "select", (Bucket((resubmit(t.LB_HASH.number),), weight=1),))
+"""Has the datapath hash a packet. With one bucket there is nothing to select, so the hash is what it is for."""
 
 
 def tracked(state: int) -> bytes:
@@ -65,6 +83,7 @@ LOOK_WHETHER_OWN = (
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
     """The way of packets for load balancers, and back; which ones there are, ``load_balancer`` and ``pool`` say."""
+    yield HASH
     yield Flow(t.LB_STATE.number, INVALID, match(_INVALID), reason="connection is invalid")
     for state in (f.CT_RELATED, f.CT_REPLY, f.CT_DNAT):  # one without an answer counts as new, yet is translated
         yield Flow(t.LB_STATE.number, KNOWN, match(tracked(state)), goto=t.LB_FORWARD.number)

@@ -94,8 +94,8 @@ def _served(found: Balancer, way: Way) -> Iterator[Flow]:
 def _begun_here(way: Way) -> Iterator[Flow]:
     """The first packet of a connection that another router here has just translated is new for this one, too.
 
-    It is not looked for again: with client, both gateways and member on one hypervisor, that would be the seventh time that it passes
-    the switch, and six is the most (docs/decisions/0017).
+    It is not looked for again: with client, both gateways and member on one hypervisor, that would be the seventh time that a fragment
+    passes the switch, and six is the most (docs/decisions/0017).
     """
     out, family = way.out, of_address(way.address)
     begun = f.NETWORK(out.vni), *next_hop(way.address), f.CT_STATE(_BEGUN, _BEGUN | f.CT_INVALID)

@@ -22,6 +22,7 @@ from .balancing import (
     ERRORS,
     EXPIRED,
     FROM_MEMBER,
+    HASH,
     LOOK_BACK,
     LOOK_WHETHER_OWN,
     MEMBER,
@@ -43,21 +44,27 @@ from .flow import (
     copy,
     ct_clear,
     dec_ttl,
+    group,
     match,
     multipath,
+    resubmit,
     set_bits,
     set_field,
 )
 from .minimise.ranges import cover
 from .placement import live_vni
+from .policy import BALANCING_ZONE
 from .punting import Reason, punt
 from .routers import Interface, Routed, of_address, routed
 from .routing import ETHERNET, FORGET_ORIGIN
 from .services import SERVICE_MAC
 
 SLOTS = f.Bits(f.SLOT, 0, 16)
-FRAGMENT = MEMBER + 1
-"""Priority in tables ``lb_state`` and ``lb_dnat``, above that of SERVICE and MEMBER."""
+NO_SLOT = SLOT - 1
+_OF_PORT = BALANCING_ZONE >> 14
+"""ZONE_KIND of clients that are VMs here."""
+FRAGMENT, WHOLE = MEMBER + 1, SERVICE + 2
+"""Priorities in tables ``lb_state`` and ``lb_dnat``, above that of SERVICE and MEMBER."""
 FIRST, LATER = f.IP_FRAG(1, 3), f.IP_FRAG(2, 2)
 """Matches on fragments of a packet: the first, and those after it."""
 HASHED = "symmetric_l3l4+udp"
@@ -122,6 +129,9 @@ def _services(here: _Pool) -> Iterator[Flow]:
     A fragment does not tell its port, and all those of a packet have to meet the same action, or else conntrack goes by the last one.
     So a connection can only begin with fragments where its protocol leads to one pool, whatever the port, and its slot follows from
     its addresses: of IPv6 a later fragment does not even tell its protocol.
+
+    For ``multipath`` the switch asks ovs-vswitchd about each connection; of what the datapath hashes it keeps the answers. But that
+    leaves out the ports of UDP, and is another hash in the kernel's datapath: not for clients that come by another hypervisor next.
     """
     of, every = here.of, here.balancer.services
     known = () if of.affinity is None else (balancing_affinity.ASK,)
@@ -140,6 +150,9 @@ def _services(here: _Pool) -> Iterator[Flow]:
                 if in_fragments:
                     first = match(*new, f.CT_TP_DST(value, mask), FIRST)
                     yield Flow(t.LB_STATE.number, FRAGMENT, first, by_client, goto=t.LB_SELECT.number)
+                if of.protocol == f.TCP and of.affinity is None:
+                    whole = match(*new, f.CT_TP_DST(value, mask), f.IP_FRAG(0, 1), f.ZONE_KIND(_OF_PORT))
+                    yield Flow(t.LB_STATE.number, WHOLE, whole, (*table, group(HASH.id)))
         if in_fragments:
             yield Flow(t.LB_STATE.number, FRAGMENT, match(*new, LATER), by_client, goto=t.LB_SELECT.number)
 
@@ -187,11 +200,16 @@ def _slot_flows(
     """The same on all hypervisors."""
     table, choose = f.TABLE(number), [(set_field(f.MEMBER, key),) for key in keys]
     select, dnat = t.LB_SELECT.number, t.LB_DNAT.number
-    return tuple(
-        [
+    bits, any_slot = (size - 1).bit_length(), table + slot_match(size, 0, 0)
+    # of the numbers with so many bits, those that are no slots: once more, by a hash that is
+    again = multipath(SLOTS, size, fields=HASHED, basis=number >> 8 & 0xFFFF), resubmit(select)
+    return (
+        Flow(t.LB_HASH.number, SLOT, any_slot, (copy(f.Bits(f.DP_HASH, 0, bits), f.Bits(f.SLOT, 0, bits)),), select),
+        Flow(select, NO_SLOT, any_slot, again),
+        *[
             Flow(select, SLOT, table + slot_match(size, value, mask), choose[member], dnat)
             for value, mask, member in slots.matches(_table(algorithm, size, members))
-        ]
+        ],
     )
 
 

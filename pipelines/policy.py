@@ -25,7 +25,7 @@ from .services import ICMPV6
 FROM_WIRE, SKIP, NEIGHBOURS, TO_WIRE, LOOK, PORT = 400, 300, 200, 150, 100, 100
 ROUTED, OF_ROUTER = 200, 50
 INVALID, PASSES, LATER, REPLY, FORWARD = 500, 400, 300, 200, 100
-COPY, COMMIT, WAIT = 200, 100, 50
+COPY, WHOLE, COMMIT, WAIT = 200, 150, 100, 50
 NOBODY = 100
 GIVEN_UP, TO_PORT, TO_OUTSIDE, STAYS = 400, 300, 200, 100
 
@@ -136,8 +136,11 @@ def _exits() -> Iterator[Flow]:
         )
         for kept in (0, 1):
             mark = (set_field(f.CT_MARK, KEEP),) if kept else ()
-            # Always by way of a table: with any packet conntrack may hand out fragments that it has held for too long, and
-            # they would go where that one goes. It hands on a copy, so a meter may drop the other one.
+            # With any packet conntrack may hand out fragments that it has held for too long, and they go where that one goes:
+            # with a copy, nowhere. Fragments, which it has to put together, go by way of a table. So does what is logged: what
+            # conntrack hands on is a copy, and a meter may drop the other one.
+            copied = clone([conntrack(zone=f.ZONE, commit=True, exec=mark)])
+            yield Flow(t.POLICY_DONE.number, WHOLE, match(*new, f.KEPT(kept), f.IP_FRAG(0, 1)), (copied,), goto=leave)
             commit = (conntrack(zone=f.ZONE, commit=True, table=leave, exec=mark),)
             yield Flow(t.POLICY_DONE.number, COMMIT, match(*new, f.KEPT(kept)), commit)
             yield Flow(t.POLICY_DONE.number, COPY, match(*new, f.KEPT(kept), f.LOGS(1)), commit, goto=log)

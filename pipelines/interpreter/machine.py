@@ -213,6 +213,7 @@ class Interpreter:
         if kind == KINDS["fast_failover"]:
             chosen = [(number, bucket) for number, bucket in numbered if self._alive(bucket)][:1]
         elif kind == KINDS["select"]:
+            packet[f.DP_HASH] = symmetric_l3l4(packet, 0, udp=False)
             chosen = _selected(numbered, packet)
         else:
             chosen = numbered
@@ -266,9 +267,9 @@ def _does_something(step: Step) -> bool:
 
 
 def _selected(numbered: list[tuple[int, Steps]], packet: Packet) -> list[tuple[int, Steps]]:
-    """The bucket on which the packet's hash falls, by weight. A switch may choose another of several."""
+    """The bucket on which the packet's hash falls, by weight. A switch hashes in ways of its own, and may choose another of several."""
     total = sum(bucket.weight for _, bucket in numbered)
-    at = symmetric_l3l4(packet, 0, udp=True) % total if total else 0
+    at = packet[f.DP_HASH] % total if total else 0
     for number, bucket in numbered:
         at -= bucket.weight
         if at < 0:

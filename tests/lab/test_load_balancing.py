@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -71,6 +72,29 @@ def test_connections_are_spread_over_members_here_and_there(
 ) -> None:
     spread(ask(site.client, balancer.vip, 80, count=40), site.client.ip, "near", "far")
     spread(ask(site.client, balancer6.vip, 80, count=40), site.client.ip6, "near", "far")
+
+
+def missed(cloud: Cloud) -> int:
+    """Packets that the datapath of the first hypervisor has asked ovs-vswitchd about."""
+    found = re.search(r"missed:(\d+)", cloud.lab.hypervisors[0].appctl("dpctl/show", "-s"))
+    assert found is not None
+    return int(found[1])
+
+
+def test_the_switch_does_not_ask_about_each_connection(site: Site) -> None:
+    made = Balancer(site.cloud, vip_network_id=site.network["id"])
+    made.serve(80, site.near, site.far, table_size=251)
+    ask(site.client, made.vip, 80, count=1000)
+    before = missed(site.cloud)
+    spread(ask(site.client, made.vip, 80, count=300), site.client.ip, "near", "far")
+    assert missed(site.cloud) - before < 150
+
+
+def test_any_prime_number_of_slots_is_dealt(site: Site) -> None:
+    """Of 512 numbers that the datapath hashes to, 229 are no slots."""
+    made = Balancer(site.cloud, vip_network_id=site.network["id"])
+    made.serve(80, site.near, site.far, table_size=283)
+    spread(ask(site.client, made.vip, 80, count=300), site.client.ip, "near", "far")
 
 
 def test_datagrams_as_well(site: Site, balancer: Balancer, balancer6: Balancer) -> None:

@@ -87,7 +87,7 @@ def test_a_draining_member_keeps_its_connections_and_gets_no_more(world: Balance
 
 
 def test_a_pool_without_anyone_to_serve_refuses(world: Balanced) -> None:
-    refusing = len(of(t.LB_STATE, flows(world, "h1"))) - 3  # the listener's, and those of fragments
+    refusing = len(of(t.LB_STATE, flows(world, "h1"))) - 4  # the listener's two, and those of fragments
     for member in ("m1", "m2"):
         world.edit("member", member, admin_state_up=False)
     assert len(of(t.LB_STATE, flows(world, "h1"))) == refusing
