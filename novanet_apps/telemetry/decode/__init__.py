@@ -1,0 +1,1 @@
+"""From datagrams of sFlow, NetFlow and IPFIX to aggregates of flows."""

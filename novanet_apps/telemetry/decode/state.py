@@ -1,0 +1,158 @@
+"""What a collector has to remember of its exporters: templates, sampling rates and sequence numbers.
+
+Everything is bounded: an exporter, or somebody who sends in its name, cannot have it grow. What is oldest goes first. Templates and
+rates outlive the collector: ``dump`` and ``load``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgpack
+
+from .elements import Element, element
+
+EXPORTERS, DOMAINS, TEMPLATES, FIELDS, SAMPLERS = 4096, 64, 1024, 512, 256
+"""Exporters; domains of one; templates of a domain; fields of a template; samplers of a domain."""
+REORDERED = 64
+"""A sequence number that is so little behind is late, and no restart."""
+VARIABLE = 0xFFFF
+"""Length of a field that says its length itself."""
+K, V = TypeVar("K"), TypeVar("V")
+
+
+class Bounded(OrderedDict[K, V], Generic[K, V]):
+    """A dictionary in which the oldest entry makes room."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self.most:
+            self.popitem(last=False)
+
+    def made(self, key: K, make: Callable[[], V]) -> V:
+        """The entry, which is made when it is not there."""
+        found = self.get(key)
+        if found is None:
+            found = self[key] = make()
+        return found
+
+
+class Field(NamedTuple):
+    """A field of a template."""
+
+    id: int
+    enterprise: int
+    length: int
+    """Bytes, or VARIABLE."""
+    element: Element
+
+
+class Template(NamedTuple):
+    """How the records of a data set are read. ``scopes``: how many fields say what the others are about; 0: it is flows."""
+
+    fields: tuple[Field, ...]
+    scopes: int
+    least: int
+    """Bytes that a record has at least: what is left of a set with fewer is padding."""
+
+
+def template(fields: list[tuple[int, int, int]], scopes: int = 0) -> Template:
+    """A template of fields (id, enterprise, length)."""
+    made = tuple(Field(id, enterprise, length, element(id, enterprise)) for id, enterprise, length in fields)
+    return Template(made, scopes, sum(1 if field.length == VARIABLE else field.length for field in made))
+
+
+class Domain:
+    """An observation domain (IPFIX), source id (v9), engine (v5) or sub-agent (sFlow) of an exporter."""
+
+    def __init__(self) -> None:
+        self.templates: Bounded[int, Template] = Bounded(TEMPLATES)
+        self.rates: Bounded[int, int] = Bounded(SAMPLERS)
+        """Sampling rate by sampler or selector; 0 is the one that names none."""
+        self.expected: int | None = None
+        self.received = 0
+        """Datagrams."""
+        self.lost = 0
+        """Datagrams or records, in the units of the sequence number."""
+
+    def rate(self, sampler: int | None) -> int:
+        """By what to multiply: 1 where nothing is known. A domain with one sampler means it, whatever it is called."""
+        if sampler is not None and sampler in self.rates:
+            return self.rates[sampler]
+        if 0 in self.rates:
+            return self.rates[0]
+        return next(iter(self.rates.values())) if len(self.rates) == 1 else 1
+
+    def count(self, sequence: int, units: int) -> None:
+        """A datagram with this number has come, after which the number goes on by ``units``."""
+        self.received += 1
+        if self.expected is not None:
+            ahead = (sequence - self.expected) & 0xFFFFFFFF
+            if 0 < ahead < 1 << 31:
+                self.lost += ahead
+            elif ahead and (behind := 1 + (~ahead & 0xFFFFFFFF)) <= REORDERED * max(1, units):
+                self.lost = max(0, self.lost - units)  # counted as lost before
+                return
+            elif ahead and behind:
+                self.expected = None  # it began anew
+        self.expected = (sequence + units) & 0xFFFFFFFF
+
+
+class State:
+    """Of all exporters, by address."""
+
+    def __init__(self) -> None:
+        self.exporters: Bounded[str, Bounded[tuple[int, int], Domain]] = Bounded(EXPORTERS)
+
+    def domain(self, exporter: str, version: int, id: int) -> Domain:
+        """A domain of an exporter, for each version of the protocol its own."""
+        domains = self.exporters.made(exporter, lambda: Bounded(DOMAINS))
+        return domains.made((version, id), Domain)
+
+    def dump(self) -> bytes:
+        """Templates and rates."""
+        found = [
+            [
+                exporter, version, id,
+                [[number, [field[:3] for field in each.fields], each.scopes] for number, each in domain.templates.items()],
+                list(domain.rates.items()),
+            ]
+            for exporter, domains in self.exporters.items()
+            for (version, id), domain in domains.items()
+            if domain.templates or domain.rates
+        ]  # fmt: skip
+        packed: bytes = msgpack.packb({"format": 1, "domains": found})
+        return packed
+
+    def load(self, data: bytes) -> None:
+        """What ``dump`` gave. Raises ValueError, and takes nothing, where it is something else."""
+        try:
+            found = msgpack.unpackb(data, strict_map_key=False)
+            if found["format"] != 1:
+                raise ValueError(f"format {found['format']}")
+            read = [
+                (str(exporter), int(version), int(id), _templates(templates), {int(k): int(v) for k, v in rates})
+                for exporter, version, id, templates, rates in found["domains"]
+            ]
+        except Exception as error:
+            raise ValueError(f"not a collector's state: {error}") from error
+        for exporter, version, id, templates, rates in read:
+            domain = self.domain(exporter, version, id)
+            for number, each in templates.items():
+                domain.templates[number] = each
+            for sampler, rate in rates.items():
+                domain.rates[sampler] = rate
+
+
+def _templates(found: Any) -> dict[int, Template]:
+    return {
+        int(number): template([(int(id), int(pen), int(length)) for id, pen, length in fields], int(scopes))
+        for number, fields, scopes in found
+    }
