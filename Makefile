@@ -55,7 +55,7 @@ $(STAMP): setup.cfg setup.py pyproject.toml constraints.txt pipelines/slots/fill
 	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): NovaNet needs Python 3.10 to 3.13; name one with PYTHON=…" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing Python packages into $(VENV)"
-	@$(BIN)/python -m pip install -q --editable '.[test]'
+	@$(BIN)/python -m pip install -q --editable '.[test,telemetry,anomalies]'
 # Ryu's package has a command of the same name as ours; the package that is installed last has it (docs/decisions/0001).
 	@grep -q novanet_apps $(BIN)/ryu-manager || $(BIN)/python -m pip install -q --no-deps --force-reinstall --editable .
 	@grep -q novanet_apps $(BIN)/ryu-manager || { echo "$(BIN)/ryu-manager is not NovaNet's" >&2; exit 1; }

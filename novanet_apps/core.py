@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from novanet_apps.balancing_counters import BalancingCounters
 from novanet_apps.drops import Drops
@@ -17,6 +18,7 @@ from novanet_apps.handovers import Handovers
 from novanet_apps.hypervisors import Hypervisors
 from novanet_apps.intent import IntentStore
 from novanet_apps.intent.identities import IdentityCollector
+from novanet_apps.meter_counters import MeterCounters
 from novanet_apps.metrics import Metric, collect
 from novanet_apps.policy_log import PolicyLog
 from novanet_apps.punts import Punts
@@ -26,6 +28,9 @@ from pipelines.compiler import Compiler, Feature
 from topology.changes import Change, Edit
 from topology.graph import Topology
 from topology.links import is_alive
+
+if TYPE_CHECKING:
+    from novanet_apps.telemetry.app import Processes
 
 LOG = logging.getLogger(__name__)
 
@@ -56,8 +61,11 @@ class Core:
         self.drops = Drops(self)
         self.rule_counters = RuleCounters(self)
         self.balancing_counters = BalancingCounters(self)
+        self.meter_counters = MeterCounters(self)
         self.policy_log = PolicyLog(self)
         self.identities = IdentityCollector(self)
+        self.telemetry: Processes | None = None
+        """The processes of ``novanet_apps.telemetry``, where that app is loaded."""
         self._started = False
 
     def use(self, feature: Feature) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from novanet_apps.telemetry import metrics as telemetry
 from topology import qos
 
 if TYPE_CHECKING:
@@ -102,12 +103,20 @@ def collect(core: Core) -> dict[str, Metric]:
             core.policy_log.suppressed,
         ),
         **_balancing(core.balancing_counters),
+        "novanet_qos_packets_total": (
+            "counter", "Packets that limits of policies passed and dropped, by port, router or floating IP, direction and rule.",
+            core.meter_counters.series("packets"),
+        ),
+        "novanet_qos_bytes_total": (
+            "counter", "Bytes of such packets, from the Ethernet header on.", core.meter_counters.series("bytes"),
+        ),
         "novanet_drops_total": ("counter", "Packets dropped, by hypervisor, table and reason.", _drops(core)),
         "novanet_loop_lag_ms_max": (
             "gauge", "Longest time in milliseconds that the event loop was held since the start.", engine.loop_lag_ms_max,
         ),
         "novanet_flows": ("gauge", "Flows that each hypervisor's bridge is to have.", _flows(core)),
         **_uplinks(core),
+        **telemetry.collect(core.telemetry),
         "novanet_connected": ("gauge", "Whether a hypervisor is connected, by protocol.", _connected(core)),
     }  # fmt: skip
     return found

@@ -137,6 +137,38 @@ SERVICES = [
     ),
 ]  # fmt: skip
 
+TELEMETRY = [
+    cfg.ListOpt(
+        "telemetry_listen",
+        default=["127.0.0.1:6343", "127.0.0.1:2055", "127.0.0.1:4739", "[::1]:6343", "[::1]:2055", "[::1]:4739"],
+        help="where sFlow, NetFlow and IPFIX come in (UDP), IP:PORT or [IPv6]:PORT, each of them at each; telemetry is off when empty",
+    ),
+    cfg.ListOpt(
+        "telemetry_exporters", default=[],
+        help="addresses and prefixes that may export flows, beside this machine's loopback and the hypervisors' addresses (tunnel_ip,"
+        " ovsdb); exports carry no proof of where they come from",
+    ),
+    cfg.IntOpt("telemetry_workers", default=0, min=0, max=64, help="collector processes; half of the processors, at most 4, when 0"),
+    cfg.StrOpt(
+        "telemetry_clickhouse", default="",
+        help="http://HOST:8123 or https://HOST:8443 of the ClickHouse server that flows are stored in, user and password in the environment"
+        " (NOVANET_CLICKHOUSE_USER, NOVANET_CLICKHOUSE_PASSWORD); chDB in state_dir when empty",
+    ),
+    cfg.StrOpt("telemetry_clickhouse_ca", help="PEM file with the CA certificate of that server; the system's when left out"),
+    cfg.IntOpt("telemetry_keep_raw", default=3, min=1, help="days for which flows are kept as they came"),
+    cfg.IntOpt("telemetry_keep_1m", default=14, min=1, help="days for which sums by minute are kept"),
+    cfg.IntOpt("telemetry_keep_5m", default=90, min=1, help="days for which sums by five minutes are kept"),
+    cfg.IntOpt("telemetry_keep_1h", default=400, min=1, help="days for which sums by hour are kept, and anomalies"),
+    cfg.IntOpt(
+        "telemetry_spare_disk", default=512, min=0,
+        help="MiB of the disk that telemetry leaves free: with less, flows are not stored until there is room, and an alarm says so",
+    ),
+    cfg.BoolOpt(
+        "telemetry_forest", default=False,
+        help="whether outliers are looked for with an isolation forest, too (needs scikit-learn, the extra `anomalies`)",
+    ),
+]  # fmt: skip
+
 PARTS: dict[str, list[Any]] = {
     "OpenFlow": OPENFLOW,
     "Flow engine": ENGINE,
@@ -144,6 +176,7 @@ PARTS: dict[str, list[Any]] = {
     "Intent store": STORE,
     "Services for VMs": SERVICES,
     "REST": REST,
+    "Telemetry": TELEMETRY,
     "TLS of OpenFlow and OVSDB": TLS,
     "Logs": LOGGING,
 }

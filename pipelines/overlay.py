@@ -97,6 +97,7 @@ def peer(topology: Topology, hypervisor: str, peer_id: str) -> Iterator[Rule]:
     option: tuple[Action, ...] = (
         copy(f.OUT_PORT_KEY, f.TUN_OPTION_PORT_KEY),
         copy(f.SRC_IDENTITY, f.TUN_OPTION_IDENTITY),
+        copy(f.IN_PORT_KEY, f.TUN_OPTION_SENDER_KEY),
     )
     yield Flow(
         t.TUNNEL_OUTPUT.number,

@@ -89,6 +89,18 @@ def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
         yield Flow(t.LOCAL_OUTPUT.number, LIMITED_OUTPUT, there, (to_vm,))
 
 
+def meters_of(topology: Topology, hypervisor: str, port_id: str) -> Iterator[tuple[str, Meter]]:
+    """The meters of a VM's port that is plugged here, each with the direction that it limits."""
+    found = placed(topology, hypervisor, port_id)
+    if found is None or not found.here or found.ofport is None or found.port.router_id is not None:
+        return
+    quality = model.of_port(topology, port_id)
+    for meter in _meters(Use.EGRESS_RATE, quality.egress, found.ofport):
+        yield "egress", meter
+    for meter in _meters(Use.INGRESS_RATE, quality.ingress, found.ofport):
+        yield "ingress", meter
+
+
 def _meters(first: int, limit: Limit, number: int) -> tuple[Meter, ...]:
     """The meters of one direction: one for each kind of rate."""
     found = []

@@ -45,7 +45,8 @@ def pipeline_page() -> str:
         "## The Geneve option",
         "",
         f"Class 0x{fields.GENEVE_OPTION_CLASS:04x}, type 0x{fields.GENEVE_OPTION_TYPE:02x}, 12 bytes, in `tun_metadata0`: "
-        "4 of zeros, the sender's identity (32 bits), then the key of the destination port (32 bits; 0: for every port of the network).",
+        "the key of the sender's port, by which its hypervisor's uplink is shaped (0: not a VM's), the sender's identity, and the key of the "
+        "destination port (0: for every port of the network), 32 bits each.",
         "",
         "## Groups",
         "",

@@ -10,6 +10,9 @@ from .model import Hypervisor, Network, Port
 from .qos import carrier, guarantees, of_port
 from .qos_scope import RULES
 
+_NO_EFFECT = ("name", "description", "revision_number", "question", "answer")
+"""Fields of hypervisors that no guarantee depends on."""
+
 
 def unkept(topology: Topology, kind: str, id: str) -> Iterator[str]:
     """Why a port does not have what its policy guarantees it, or what is the matter with a hypervisor's uplinks."""
@@ -26,7 +29,7 @@ def unkept(topology: Topology, kind: str, id: str) -> Iterator[str]:
 def touched(topology: Topology, change: Change) -> Iterator[str]:
     """Ids of the ports whose guarantees may be kept otherwise after a change, and maybe of some others."""
     match change.kind:
-        case "hypervisor" if change.new is not None and not change.only_in("name", "description", "revision_number"):
+        case "hypervisor" if change.new is not None and not change.only_in(*_NO_EFFECT):
             yield from topology.ports_on(change.id)
         case "location" if of_port(topology, change.id).min_kbps is not None:
             for hypervisor in {change.old, change.new} - {None}:

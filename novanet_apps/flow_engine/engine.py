@@ -153,6 +153,11 @@ class FlowEngine:
         bridge = self._bridges.get(hypervisor_id)
         return None if bridge is None else bridge.ask(reading.read_meter_counters, timeout)
 
+    def meter_bodies(self, hypervisor_id: str, timeout: float) -> dict[int, bytes] | None:
+        """The meters of a bridge as ``wire.encode_meter`` writes them, by number, read now; None as above."""
+        bridge = self._bridges.get(hypervisor_id)
+        return None if bridge is None else bridge.ask(reading.read_meters, timeout)
+
     def meter_features(self, hypervisor_id: str, timeout: float) -> MeterFeatures | None:
         """What meters a bridge can have; None as above."""
         bridge = self._bridges.get(hypervisor_id)

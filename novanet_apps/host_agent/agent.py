@@ -17,6 +17,7 @@ from novanet_apps.host_agent.judge import Health
 from novanet_apps.host_agent.namespace import NamespaceError
 from novanet_apps.host_agent.reports import Reports
 from novanet_apps.host_agent.settings import store
+from novanet_apps.host_agent.shaping import Shaping
 from novanet_apps.host_agent.targets import Target
 from novanet_apps.host_agent.thread import CheckingThread
 from novanet_apps.ovsdb.link import OvsdbError
@@ -41,7 +42,9 @@ class Agent:
         self._thread = CheckingThread(self._result, conf.agent_checks_at_once)
         self._intent: Intent | None = None
         self._reports: Reports | None = None
-        self._userspace = Userspace(control_socket(conf.agent_ovsdb, conf.agent_vswitchd))
+        control = control_socket(conf.agent_ovsdb, conf.agent_vswitchd)
+        self._userspace = Userspace(control)
+        self._shaping = Shaping(lambda: self._intent, self._local, control)
         self._connections = Connections(lambda: self._intent, self._conntrack)
 
     def start(self) -> None:
@@ -54,6 +57,7 @@ class Agent:
         eventlet.spawn(self._follow_store)
         eventlet.spawn(self._keep_port)
         self._connections.start()
+        self._shaping.start()
 
     def stop(self) -> None:
         """End, and take away what was made."""
@@ -69,7 +73,7 @@ class Agent:
 
     @property
     def trouble(self) -> str:
-        """Why members are not checked as they should be; empty when they are."""
+        """Why something is not done here as it should be; empty when all is."""
         if not self._local.session.connected:
             return f"this hypervisor's OVSDB: {self._local.session.error or 'connecting'}"
         if self._intent is None:
@@ -78,7 +82,7 @@ class Agent:
             return f"intent store: {self._intent.session.error or 'connecting'}"
         if self._intent.hypervisor_id is None:
             return f"the intent store has no hypervisor {self._name}: create it, or set agent_hypervisor"
-        return self._trouble or self._connections.trouble
+        return self._trouble or self._connections.trouble or self._shaping.trouble
 
     # --- the store ---------------------------------------------------------------------------------------------------
 
@@ -90,7 +94,7 @@ class Agent:
         while not self._name:
             eventlet.sleep(0.05)
         LOG.info("this is hypervisor %s", self._name)
-        self._intent = Intent(store(self._conf), self._name, self._changed)
+        self._intent = Intent(store(self._conf), self._name, self._changed, self._shaping.wake)
         self._reports = Reports(self._intent.session)
         self._reports.start()
         self._intent.start()
@@ -197,4 +201,5 @@ class Agent:
             "novanet_agent_connection_counts_total": [({}, self._connections.counts)],
             "novanet_agent_connection_count_seconds": [({}, self._connections.cost)],
             "novanet_agent_loads_written_total": [({}, self._connections.written)],
+            **self._shaping.samples(),
         }

@@ -12,6 +12,8 @@ from typing import Any
 
 import eventlet
 
+from novanet_apps.host_agent import hands_off
+from novanet_apps.host_agent.hands_off import HandsOff
 from novanet_apps.ovsdb.link import OvsdbError
 from novanet_apps.ovsdb.session import RowEvent, Session, members, read
 from topology.health import AGENT_PORT
@@ -22,13 +24,16 @@ OWNER = "novanet-agent"
 """Key in external_ids of what the agent made."""
 OFPORT = 65010
 """OpenFlow port to ask for, so that it stays the same."""
+WITHOUT_QUEUES = ("afxdp", "afxdp-nonpmd", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
+"""Types of interfaces whose packets do not pass Linux's queues."""
 FOLLOWING = 10.0
 """Seconds that vswitchd has to follow."""
 TABLES = {
     "Open_vSwitch": ["external_ids", "cur_cfg"],
     "Bridge": ["name", "ports", "datapath_type"],
-    "Port": ["name", "external_ids"],
-    "Interface": ["name", "ofport", "error"],
+    "Port": ["name", "interfaces", "qos", "external_ids"],
+    "Interface": ["name", "type", "ofport", "error"],
+    **hands_off.TABLES,
 }
 
 
@@ -43,9 +48,39 @@ class LocalBridge:
         for table in ("Port", "Interface"):
             self.session.restrict(table, [["name", "==", AGENT_PORT]])
 
+        self._watched: set[str] = set()
+        self._ports: list[Any] = []
+        """Conditions of the ports that are replicated."""
+        self._hands_off = HandsOff(self.session, (OWNER, "shaping"))
+
     def start(self) -> None:
         """Begin to connect."""
         self.session.start()
+
+    def watch(self, interfaces: set[str]) -> None:
+        """Look at these interfaces, and the ports that they belong to, too."""
+        if interfaces != self._watched:
+            self._watched = set(interfaces)
+            self.session.restrict("Interface", [["name", "==", name] for name in sorted({AGENT_PORT, *interfaces})])
+
+    def not_ours(self, interface: str) -> str:
+        """Why the queues of an interface that is watched cannot be the agent's; empty when they can."""
+        return self._hands_off.error(interface) or self._bypasses(interface)
+
+    def keep_hands_off(self, interfaces: set[str]) -> None:
+        """Have Open vSwitch leave the queues of these interfaces alone, and of no others. Raises OvsdbError."""
+        operations = self._hands_off.operations(interfaces)
+        if operations:
+            self._transact(*operations)
+
+    def _bypasses(self, interface: str) -> str:
+        kind = self._interface_type(interface)
+        return f"packets of interfaces of type {kind} do not pass Linux's queues" if kind in WITHOUT_QUEUES else ""
+
+    def _interface_type(self, name: str) -> str:
+        """The type of an interface of Open vSwitch that is watched; empty for an ordinary one of Linux, or none."""
+        rows = self.session.rows("Interface").values() if self.session.synced else ()
+        return next((str(read(row, "type")) for row in rows if read(row, "name") == name), "")
 
     def stop(self) -> None:
         """Close the session."""
@@ -75,6 +110,8 @@ class LocalBridge:
     def broken(self) -> str:
         """What vswitchd could not do with the port; empty when it could, or has not yet."""
         for row in self.session.rows("Interface").values():
+            if read(row, "name") != AGENT_PORT:
+                continue
             error = read(row, "error")
             if error or read(row, "ofport") == [-1]:
                 return str(error[0]) if error else "could not be opened"
@@ -132,9 +169,15 @@ class LocalBridge:
         return next((row for row in rows if read(row, "name") == name), None)
 
     def _port(self) -> Any:
-        return next(iter(self.session.rows("Port").values()), None)
+        return next((row for row in self.session.rows("Port").values() if read(row, "name") == AGENT_PORT), None)
 
     def _on_rows(self, events: list[RowEvent]) -> None:
+        if any(event.table == "Interface" for event in events):
+            uuids = sorted(str(uuid) for uuid in self.session.rows("Interface"))
+            ports = [["name", "==", AGENT_PORT], *(["interfaces", "includes", ["uuid", uuid]] for uuid in uuids)]
+            if ports != self._ports:
+                self._ports = ports
+                self.session.restrict("Port", ports)
         if any(event.table != "Open_vSwitch" or event.op != "update" for event in events):
             self._changed()
 

@@ -1,4 +1,4 @@
-"""What the intent store says of this hypervisor: which members are to be checked here, and how.
+"""What the intent store says of this hypervisor: which members are to be checked here and how, and how uplinks are to be shaped.
 
 Read are all members, pools and health monitors, but only those ports that are on this hypervisor (``host_id``) and addresses of
 the subnets that have members: of the tens of thousands of a platform's, a hypervisor has its hundreds.
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from uuid import UUID
 
+from novanet_apps.host_agent import shaping_intent
 from novanet_apps.host_agent.judge import Health
+from novanet_apps.host_agent.shaping_intent import ShapingIntent
 from novanet_apps.host_agent.targets import Target, target
 from novanet_apps.intent.feed import Feed, load
 from novanet_apps.ovsdb.session import RowEvent, Session, members, read
@@ -24,11 +26,12 @@ from topology.schema import ADDRESS, DATABASE, LOAD, columns, table
 LOG = logging.getLogger(__name__)
 
 WHOLE = ("member", "pool", "health-monitor")
+_WHOLE = frozenset(map(table, WHOLE))
 PORT, HYPERVISOR, ROUTER = table("port"), table("hypervisor"), table("router")
 TABLES = {
     **{table(kind): list(columns(kind)) for kind in WHOLE},
-    PORT: ["fixed_ips", "port_key", "admin_state_up", "host_id"],
-    HYPERVISOR: ["name", "bridge"],
+    **shaping_intent.TABLES,
+    PORT: ["fixed_ips", "admin_state_up", *shaping_intent.PORT_COLUMNS],
     ADDRESS: ["subnet", "ip_address"],
     ROUTER: ["router_key"],
     LOAD: ["hypervisor_id", "pool_id", "connections", "began", "beat"],
@@ -58,9 +61,16 @@ class Here(NamedTuple):
 
 
 class Intent:
-    """One session with the store. ``changed`` is called with the members of which something has changed."""
+    """One session with the store. ``changed`` is called with the members of which something has changed, ``uplinks_changed`` when
+    uplinks may have to be shaped otherwise: ``shaping`` says how."""
 
-    def __init__(self, remotes: str, hypervisor: str, changed: Callable[[dict[str, Wanted]], None]) -> None:
+    def __init__(
+        self,
+        remotes: str,
+        hypervisor: str,
+        changed: Callable[[dict[str, Wanted]], None],
+        uplinks_changed: Callable[[], None],
+    ) -> None:
         self._changed = changed
         self._feed = Feed(self._apply, dict)
         self._members: dict[str, Member] = {}
@@ -90,6 +100,7 @@ class Intent:
         self.session.restrict(PORT, [])
         self.session.restrict(ADDRESS, [])
         self.session.restrict(LOAD, [])
+        self.shaping = ShapingIntent(self.session.restrict, uplinks_changed)
 
     def start(self) -> None:
         """Begin to connect."""
@@ -135,10 +146,11 @@ class Intent:
                 self._note_hypervisor(event)
             elif event.table == LOAD:
                 self._note_load(event)
-            elif event.table != ROUTER:
+            elif event.table in _WHOLE:
                 whole.append(event)
         self._feed.take(whole)
         self._restrict()
+        self.shaping.take(events, self.hypervisor_id)
         touched, self._touched = self._touched, set()
         self._changed({id: self.wanted(id) or Wanted(None, "unknown", False) for id in touched})
 

@@ -19,6 +19,12 @@ METRICS = {
     "novanet_agent_connection_counts_total": ("counter", "times that those were counted"),
     "novanet_agent_connection_count_seconds": ("gauge", "seconds of a processor that the last count took, of the agent and of vswitchd"),
     "novanet_agent_loads_written_total": ("counter", "counts of a pool's connections that were written to the intent store"),
+    "novanet_agent_uplink_shaped": ("gauge", "1: the uplink is shaped as the intent store says"),
+    "novanet_agent_uplink_bytes_total": ("counter", "bytes that left by an uplink, by class: the id of a port, control, hypervisor, or others"),
+    "novanet_agent_uplink_packets_total": ("counter", "packets that left by an uplink, by class"),
+    "novanet_agent_uplink_dropped_total": ("counter", "packets that found the queue of their class full"),
+    "novanet_agent_uplink_backlog_bytes": ("gauge", "bytes that wait in the queue of a class"),
+    "novanet_agent_uplink_changes_total": ("counter", "what was changed of an uplink's shaping: root, class, queue or classifier"),
 }  # fmt: skip
 
 Samples = dict[str, list[tuple[dict[str, str], float]]]
@@ -31,7 +37,7 @@ def text(samples: Samples) -> str:
         lines += [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
         for labels, value in samples.get(name, ()):
             inner = ",".join(f'{key}="{each}"' for key, each in labels.items())
-            lines.append(f"{name}{{{inner}}} {value:g}" if inner else f"{name} {value:g}")
+            lines.append(f"{name}{{{inner}}} {value:.15g}" if inner else f"{name} {value:.15g}")
     return "\n".join(lines) + "\n"
 
 

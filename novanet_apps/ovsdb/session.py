@@ -118,6 +118,14 @@ class Session:
             self._idl.cond_change(table, where)
             self._poller.wake()
 
+    @property
+    def settled(self) -> bool:
+        """Whether the server has answered every :meth:`restrict`: the rows that were asked for are here."""
+        if self._idl is None or not self.connected:
+            return False
+        states = (table.condition_state for table in self._idl.tables.values())
+        return not any(state.requested is not None or state.new is not None for state in states)
+
     def rows(self, table: str) -> Mapping[uuid.UUID, Row]:
         """The replica's rows of `table`. While a content is being loaded they are incomplete."""
         return {} if self._idl is None else self._idl.tables[table].rows

@@ -26,6 +26,7 @@ from .problems import Problem
 from .qos import Qos
 from .resources import Resources, answer
 from .security_groups import SecurityGroups
+from .telemetry import TelemetryApi
 from .traces import Traces
 from .views import Views, scope
 
@@ -83,6 +84,7 @@ class Api:
         groups = SecurityGroups(core, self.views)
         balancers = LoadBalancers(core, self.views)
         qos = Qos(core, self.views)
+        telemetry = TelemetryApi(core, self.views, self.authentication.still_valid)
         self.routes = (
             Route("/", {"GET": self._dashboard}, "text/html", public=True),
             Route("/healthz", {"GET": self._health}, public=True),
@@ -100,7 +102,13 @@ class Api:
             Route("/v1/pools/{id}/statistics", {"GET": balancers.pool_statistics}),
             Route("/v1/hypervisors/{id}/bandwidth", {"GET": qos.bandwidth}),
             Route("/v1/ports/{id}/qos", {"GET": qos.of_port}),
+            Route("/v1/ports/{id}/qos/verification", {"GET": qos.verify}),
             Route("/v1/floating-ips/{id}/qos", {"GET": qos.of_floating_ip}),
+            *(
+                Route(f"/v1/telemetry/{name}", {"GET": getattr(telemetry, name)})
+                for name in ("top", "conversations", "series", "matrix", "flows", "anomalies", "rules", "status")
+            ),
+            Route("/v1/telemetry/stream", {"GET": telemetry.stream}, "text/event-stream"),
             Route("/v1/{collection}", {"GET": objects.page, "POST": objects.create}),
             Route(
                 "/v1/{collection}/{id}",

@@ -66,6 +66,7 @@ def respond(core: Any, views: Views, counters: Counters) -> bytes:
     core.drops.refresh()
     core.rule_counters.refresh()
     core.balancing_counters.refresh()
+    core.meter_counters.refresh()
     return exposition(collect(core.counters(), counters, views.census(None)))
 
 

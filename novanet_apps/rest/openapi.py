@@ -13,10 +13,10 @@ from novanet_apps.policy_log import LogEntry
 from pipelines.trace import Trace
 from topology.model import KINDS, Object, Status, traits
 
-from . import queries
+from . import queries, telemetry_openapi
 from .load_balancers import BalancerStatistics, BalancerStatus
 from .problems import CONTENT_TYPE as PROBLEM
-from .qos import EffectiveQos, HypervisorBandwidth
+from .qos import EffectiveQos, HypervisorBandwidth, QosVerification
 from .security_groups import FILTERS, VERDICTS, GroupStatistics, RuleStatistics
 from .traces import TraceRequest
 from .views import FOLLOWS
@@ -102,7 +102,8 @@ def _schemas() -> Schema:
     schemas["Topology"] = _topology()
     schemas |= _traces()
     schemas |= _told_of_rules()
-    schemas |= _shapes(BalancerStatus, BalancerStatistics, HypervisorBandwidth, EffectiveQos)
+    schemas |= telemetry_openapi.schemas()
+    schemas |= _shapes(BalancerStatus, BalancerStatistics, HypervisorBandwidth, EffectiveQos, QosVerification)
     return schemas
 
 
@@ -394,6 +395,7 @@ def _system_paths() -> Schema:
         **_rule_paths(get),
         **_balancer_paths(get),
         **_qos_paths(get),
+        **telemetry_openapi.paths(get, _parameter, _good),
         "/v1/traces": {
             "post": {
                 "operationId": "trace", "tags": ["system"], "summary": "The way of a packet; a read: nothing is made",
@@ -438,6 +440,13 @@ def _qos_paths(get: Callable[..., Schema]) -> Schema:
             id,
         ),
         "/v1/ports/{id}/qos": get("portQos", "What holds for a port's traffic", effective, id),
+        "/v1/ports/{id}/qos/verification": get(
+            "verifyPortQos",
+            "Whether a port has what its policy says: meters and queues read back, and counted for some seconds",
+            _good("What was asked for, what is in force, and what was measured.", _ref("QosVerification")),
+            id,
+            _parameter("query", "seconds", {"type": "number", "minimum": 1, "maximum": 60, "default": 5}),
+        ),
         "/v1/floating-ips/{id}/qos": get(
             "floatingIpQos", "What holds for all that passes a floating IP", effective, id
         ),

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from webob import Response
 
+from novanet_apps.qos_verification import VerificationError, Verifier
 from topology import qos
 from topology.model import Hypervisor, Meters, Network, Port
+from topology.qos_verdicts import Check, Verdict
 
 from . import queries
 from .problems import Problem
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from novanet_apps.core import Core
 
     from .api import Call
+
+
+LEAST_SECONDS, MOST_SECONDS, DEFAULT_SECONDS = 1.0, 60.0, 5.0
+"""How long a port is looked at."""
 
 
 class PortGuarantee(Struct, frozen=True, kw_only=True):
@@ -94,11 +100,26 @@ class EffectiveQos(Struct, frozen=True, kw_only=True):
     """The interface of its hypervisor by which its traffic leaves; null where that is not known."""
 
 
+class QosVerification(Struct, frozen=True, kw_only=True):
+    """Whether a port has what its policy says, as far as its own traffic showed it meanwhile."""
+
+    port_id: str
+    hypervisor_id: str
+    hypervisor_name: str
+    seconds: float
+    """How long was counted."""
+    verdict: Verdict
+    """`broken` when one check is, `kept` when one was put to the test and none is broken."""
+    checks: list[Check]
+    """One for each rule that has a meter or a class."""
+
+
 class Qos:
     """Sums, for those whom they concern."""
 
     def __init__(self, core: Core, views: Views) -> None:
         self.core, self.views = core, views
+        self._verifier = Verifier(core)
 
     def bandwidth(self, call: Call) -> Response:
         """GET /v1/hypervisors/{id}/bandwidth."""
@@ -132,9 +153,32 @@ class Qos:
         floating = self._seen(call, "floating-ip")
         return answer(self._effective(call, qos.of_floating_ip(self.core.topology, floating.id) or qos.UNTOUCHED, None))
 
-    def _seen(self, call: Call, kind: str) -> Any:
-        """The object that the path names, when the caller may see it."""
-        queries.parameters(call.request, ())
+    def verify(self, call: Call) -> Response:
+        """GET /v1/ports/{id}/qos/verification?seconds=."""
+        if scope(call.token) is not None:
+            raise Problem(403, "administrators verify what is in force: it counts in switches, for seconds")
+        seconds = queries.seconds(call.request, "seconds", LEAST_SECONDS, MOST_SECONDS, DEFAULT_SECONDS)
+        port: Port = self._seen(call, "port", ("seconds",))
+        try:
+            found = self._verifier.verify(port.id, seconds)
+        except VerificationError as problem:
+            raise Problem(409, str(problem)) from None
+        verdicts = [check.verdict for check in found.checks]
+        verdict: Verdict = "broken" if "broken" in verdicts else "kept" if "kept" in verdicts else "idle"
+        return answer(
+            QosVerification(
+                port_id=port.id,
+                hypervisor_id=found.hypervisor.id,
+                hypervisor_name=found.hypervisor.name,
+                seconds=found.seconds,
+                verdict=verdict,
+                checks=found.checks,
+            )
+        )
+
+    def _seen(self, call: Call, kind: str, asked: tuple[str, ...] = ()) -> Any:
+        """The object that the path names, when the caller may see it; a query may have what is ``asked``."""
+        queries.parameters(call.request, asked)
         obj = self.core.topology.get(kind, call.path["id"])
         if obj is None or not self.views.visible(scope(call.token), kind, obj):
             raise Problem(404, f"there is no {kind} {call.path['id']}")

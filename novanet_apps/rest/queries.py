@@ -163,11 +163,16 @@ def next_page(request: Request, query: Query, last: Object) -> str:
 
 def waiting(request: Request) -> float:
     """Seconds that a write may wait for its objects to be realised; 0 for not at all. Raises Problem(400)."""
-    text = _last(parameters(request, ("wait",)), "wait", "0")
+    return seconds(request, "wait", 0, MAX_WAIT, 0)
+
+
+def seconds(request: Request, name: str, low: float, high: float, default: float) -> float:
+    """A time that the query string gives, from ``low`` to ``high`` seconds. Raises Problem(400)."""
+    text = _last(parameters(request, (name,)), name, str(default))
     try:
-        seconds = float(text)
+        found = float(text)
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MAX_WAIT:
-        raise Problem(400, f"must be from 0 to {MAX_WAIT} seconds, not {text!r}", field="wait")
-    return seconds
+        found = low - 1
+    if not low <= found <= high:
+        raise Problem(400, f"must be from {low:g} to {high:g} seconds, not {text!r}", field=name)
+    return found

@@ -27,13 +27,17 @@ from typing import Any
 
 import msgspec
 from eventlet import tpool
+from msgspec.structs import replace
 
 from novanet_apps.balancing_counters import BalancingCounters
 from novanet_apps.compat import logs
+from novanet_apps.meter_counters import MeterCounters
 from novanet_apps.policy_log import LogEntry, PolicyLog
 from novanet_apps.rest import Server, Settings, open_tokens
 from novanet_apps.rest.api import Api
 from novanet_apps.rule_counters import RuleCounters
+from novanet_apps.telemetry.app import Processes
+from novanet_apps.telemetry.settings import Settings as TelemetrySettings
 from novanet_apps.tokens import TokenFile
 from pipelines import fields as f
 from pipelines import tables
@@ -63,6 +67,9 @@ class Store:
 
     def on_ready(self, callback: Any) -> None:
         callback()
+
+    def record(self, kind: str, id: str, **fields: Any) -> None:
+        self.core.apply([Edit(kind, id, replace(self.core.topology.get(kind, id), **fields))])
 
     def state(self) -> dict[str, Any]:
         return {"ready": self.ready, "connected": True, "error": ""}
@@ -145,6 +152,7 @@ class ChildCore:
             unknown=list,
             snapshot=self.snapshot,
             connected=lambda id: id in self.counted,
+            meters=lambda id: 0,
             counted=lambda id, owner, timeout: self.counted[id],
             counted_in=lambda id, table, timeout: [entry for entry in self.counted[id] if entry.key[0] == table],
         )
@@ -153,8 +161,10 @@ class ChildCore:
         """By hypervisor: what its switch counted for the rules of security groups, and for members of pools."""
         self.punts = SimpleNamespace(on=lambda reason, take: None)
         self._subscribers: list[Any] = []
+        self.telemetry: Any = None
         self.rule_counters = RuleCounters(self)  # type: ignore[arg-type]
         self.balancing_counters = BalancingCounters(self)  # type: ignore[arg-type]
+        self.meter_counters = MeterCounters(self)  # type: ignore[arg-type]
         self.policy_log = PolicyLog(self)  # type: ignore[arg-type]
         self.apply([Edit("tunnel-mesh", MESH, TunnelMesh(id=MESH, name="default"))])
 
@@ -205,6 +215,17 @@ class ChildCore:
         }
 
 
+def telemetry(core: Any, state_dir: Path) -> str:
+    """Begin to record flows, without collectors; the recorder's socket."""
+    core.telemetry = Processes(
+        core, TelemetrySettings(("127.0.0.1:1",), (), 0, state_dir / "telemetry", "", None, (3, 14, 90, 400), 16, False)
+    )
+    core.telemetry.start()
+    while not core.telemetry.link.connected:
+        eventlet.sleep(0.02)
+    return str(state_dir / "telemetry" / "recorder.sock")
+
+
 class Turns:
     """Counts how often another greenlet gets its turn."""
 
@@ -245,6 +266,7 @@ def main() -> None:
         "modules": sys.modules,
         "sleep": eventlet.sleep,
         "lag": Turns(),
+        "telemetry": lambda: telemetry(core, settings.state_dir),
         "logged": lambda **fields: core.policy_log.keep(msgspec.convert(fields, LogEntry)),
         "decided": lambda hypervisor, rule, packets, size: core.decided(hypervisor, rule, packets, size),
         "dealt": lambda hypervisor, member, connections, packets, size: core.dealt(
@@ -260,6 +282,8 @@ def main() -> None:
     while line := tpool.execute(sys.stdin.readline):
         print(json.dumps(eval(line, known)), flush=True)
     server.stop()
+    if core.telemetry is not None:
+        core.telemetry.stop()
 
 
 if __name__ == "__main__":

@@ -154,9 +154,57 @@ def test_bad_rules_are_refused_by_name(rest: RestServer, world: World) -> None:
         ({"type": "bandwidth_limit", "max_kbps": 10**15}, "max_kbps"),
         ({"type": "bandwidth_limit", "max_kbps": 1000, "max_burst_kbps": 2}, "max_burst_kbps"),
         ({"type": "bandwidth_limit", "max_kbps": 1.5}, "max_kbps"),
+        ({"type": "bandwidth_limit", "max_kbps": "many"}, "max_kbps"),
+        ({"type": "packet_rate_limit", "max_pps": 0}, "max_pps"),
+        ({"type": "packet_rate_limit", "max_pps": 10, "max_burst_packets": -1}, "max_burst_packets"),
+        ({"type": "minimum_bandwidth", "min_kbps": -1}, "min_kbps"),
+        ({"type": "minimum_bandwidth", "min_kbps": 10**12}, "min_kbps"),
+        ({"type": "priority", "priority": 9}, "priority"),
+        ({"type": "max_latency", "max_latency_ms": 0}, "max_latency_ms"),
     ):
         answer = rest("POST", "/v1/qos-rules", {"qos_policy_id": policy["id"], **fields})
         problem(answer, 400, field)
+
+
+def test_more_than_the_uplink_has_is_not_guaranteed(rest: RestServer, world: World) -> None:
+    policy = world.policy()
+    world.rule(policy, "minimum_bandwidth", min_kbps=95_001)
+    found = problem(world.attach(policy), 409, "qos_policy_id")
+    assert "95000 are left" in found and "95001 are asked for" in found
+
+
+def test_verifying_is_the_administrators_and_needs_something_to_verify(rest: RestServer, world: World) -> None:
+    path = f"/v1/ports/{world.vm['id']}/qos/verification"
+    problem(rest("GET", path, who="acme"), 403)
+    assert "qos_policy_id" in problem(rest("GET", path), 409)
+    problem(rest("GET", f"{path}?seconds=0"), 400, "seconds")
+    problem(rest("GET", f"{path}?seconds=900"), 400, "seconds")
+    problem(rest("GET", f"/v1/ports/{world.network['id']}/qos/verification"), 404)
+
+
+def test_an_agent_that_does_not_answer_is_said(rest: RestServer, world: World) -> None:
+    policy = world.policy()
+    world.rule(policy, "minimum_bandwidth", min_kbps=3000)
+    world.rule(policy, "priority", priority=6)
+    assert world.attach(policy).status_code == 200
+    found = rest("GET", f"/v1/ports/{world.vm['id']}/qos/verification?seconds=1").json()
+    assert (found["verdict"], found["hypervisor_name"], found["seconds"]) == ("broken", "h1", 1.0)
+    assert [(check["rule"], check["asked"], check["in_force"]) for check in found["checks"]] == [
+        ("minimum_bandwidth", 3000, None), ("priority", 6, None),
+    ]  # fmt: skip
+    assert all("does novanet-host-agent run there?" in check["detail"] for check in found["checks"])
+
+
+def test_verifying_by_the_command(cli: Cli, world: World) -> None:
+    policy = world.policy()
+    world.rule(policy, "minimum_bandwidth", min_kbps=3000)
+    world.attach(policy)
+    shown = cli("qos", "verify", world.vm["name"], "--seconds", "1")
+    assert shown.code == errors.NOT_REALISED and "broken, on hypervisor h1, in 1 seconds" in shown.out
+    (line,) = [line for line in shown.out.splitlines() if line.startswith("minimum_bandwidth")]
+    assert line.split()[1:4] == ["egress", "3000", "-"]
+    refused = cli("qos", "verify", "nobody")
+    assert refused.code == errors.NOT_FOUND
 
 
 # --- the command -------------------------------------------------------------------------------------------------

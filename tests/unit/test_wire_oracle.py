@@ -52,7 +52,7 @@ from pipelines.wire.requests import BUNDLE_FLAGS
 Setter = tuple[str, f.Field, int]
 NOT_RYUS = {
     f.TUN_OPTION, f.ND_RESERVED, f.ND_OPTIONS_TYPE, f.CT_NW_SRC, f.CT_NW_DST, f.CT_IPV6_SRC, f.CT_IPV6_DST,
-    f.CT_NW_PROTO, f.CT_TP_SRC, f.CT_TP_DST,
+    f.CT_NW_PROTO, f.CT_TP_SRC, f.CT_TP_DST, f.DP_HASH,
 }  # fmt: skip
 RYUS = {f.TCP_FLAGS: "tcp_flags_nxm", f.INGRESS: "in_port_nxm"}
 """Names of fields that have two headers in Ryu."""

@@ -27,6 +27,8 @@ ALL = (
     "lb_connections",
     "lb_update",
     "qos_accuracy",
+    "flow_storage",
+    "detection",
 )
 """What runs when no name is given. ``four_million`` needs 8 GB of memory and is asked for by name."""
 BY_NAME = (*ALL, "four_million")

@@ -3,12 +3,15 @@
 A limit on what a VM sends, and one on what it gets; TCP and UDP in frames of 64, 512 and 1400 bytes, to a VM on the same hypervisor and
 to one on another. UDP is sent at one and a half times the limit. ``theirs`` is what the same traffic, UDP at 150 Mbit/s, gets without a limit: what
 is below a limit there cannot reach it here. ``spread`` is the least and the most of the rounds, in parts of the limit.
+
+Then guarantees and priority on an uplink (``qos_uplink``). ``NOVANET_BENCH_QOS=limits`` or ``uplink`` chooses one of the two.
 """
 
 from __future__ import annotations
 
 import os
 
+from tools.bench import qos_uplink
 from tools.bench.report import line
 from tools.bench.samples import percentile
 from tools.lab import VM, Controller, Lab, processes
@@ -20,6 +23,7 @@ SECONDS = 4.0
 LIMITS = (1000, 10_000, 100_000)
 SIZES = (64, 512, 1400)
 UNLIMITED = "unlimited"
+PARTS = os.environ.get("NOVANET_BENCH_QOS", "limits,uplink").split(",")
 
 
 class Site:
@@ -81,17 +85,23 @@ def main() -> int:
     with Lab(2) as lab, Controller(lab) as controller:
         controller.wait_ready()
         lab.deploy(controller)
-        site = Site(lab, controller.api)
-        free = {name: _rate(stream) for name, stream in site.streams(LIMITS[-1]).items()}
-        for kbps in LIMITS:
-            site.limit(kbps)
-            for name, stream in site.streams(kbps).items():
-                ours = [_rate(stream) for _ in range(ROUNDS)]
-                line(
-                    "qos_accuracy", f"{kbps // 1000} Mbit/s, {name}", percentile(ours, 50), UNLIMITED, free[name], "kbit/s",
-                    higher_is_better=False, spread=(min(ours) / kbps, max(ours) / kbps),
-                )  # fmt: skip
+        if "limits" in PARTS:
+            _limits(Site(lab, controller.api))
+        if "uplink" in PARTS:
+            qos_uplink.run(lab, controller, ROUNDS)
     return 0
+
+
+def _limits(site: Site) -> None:
+    free = {name: _rate(stream) for name, stream in site.streams(LIMITS[-1]).items()}
+    for kbps in LIMITS:
+        site.limit(kbps)
+        for name, stream in site.streams(kbps).items():
+            ours = [_rate(stream) for _ in range(ROUNDS)]
+            line(
+                "qos_accuracy", f"{kbps // 1000} Mbit/s, {name}", percentile(ours, 50), UNLIMITED, free[name], "kbit/s",
+                higher_is_better=False, spread=(min(ours) / kbps, max(ours) / kbps),
+            )  # fmt: skip
 
 
 def _rate(stream: Stream) -> float:

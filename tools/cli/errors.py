@@ -20,7 +20,8 @@ EXIT_CODES = {
     CONFLICT: "it contradicts another object: a name or address that is taken, an object in use, a name that several have",
     UNAUTHORIZED: "there is no valid token, or its role does not allow it",
     UNREACHABLE: "the controller does not answer",
-    NOT_REALISED: "done, but with --wait: the switches did not have it in time, or not all of them",
+    NOT_REALISED: "done, but with --wait: the switches did not have it in time, or not all of them; for `novanet qos verify`: not all that"
+    " the policy says is so",
     DROPPED: "`novanet trace`: the packet, or its answer, reaches nobody, or cannot before something else happens",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from topology.model import KINDS, LoadBalancer, Object
 
-from . import fields, load_balancers, objects, qos, routers, security_groups, system, trace
+from . import fields, load_balancers, objects, qos, routers, security_groups, system, telemetry, trace
 from .client import DEFAULT_ENDPOINT, Client
 from .errors import EXIT_CODES, OK, CliError
 
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _add_system(nouns, common)
     trace.add(nouns, common)
     security_groups.add(nouns, common)
+    telemetry.add(nouns, common)
     return top
 
 
@@ -52,6 +53,7 @@ def _add_qos(nouns: Any, common: argparse.ArgumentParser) -> None:
     inner = noun.add_subparsers(metavar="COMMAND", required=True)
     for kind, name in qos.NOUNS.items():
         _add_kind(inner, KINDS[kind], common, name)
+    qos.add_verify(inner, common)
 
 
 def _add_kind(nouns: Any, cls: type[Object], common: argparse.ArgumentParser, name: str = "") -> None:

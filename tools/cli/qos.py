@@ -6,15 +6,17 @@ import argparse
 from typing import Any
 from urllib.parse import quote
 
-from topology.model import Object
+from topology.model import Object, Port
 
 from .client import Client
-from .errors import OK
+from .errors import NOT_REALISED, OK
 from .tables import print_json, record, table
 from .verbs import Verb
 
 NOUNS = {"qos-policy": "policy", "qos-rule": "rule"}
 """Kinds that are nouns of ``novanet qos``, too."""
+ANSWER = 30.0
+"""Seconds that switch and agent have for their answers, beyond those that are counted."""
 _COUNTED = ("interface", "carries", "bandwidth", "reserve", "guaranteed", "left", "shaped")
 _PROMISED = ("port", "project", "uplink", "guaranteed", "granted")
 
@@ -60,6 +62,38 @@ def effective(arguments: argparse.Namespace, cls: type[Object], client: Client) 
         found |= {f"{direction}_{name}": value for name, value in limits.items()}
     print(record(found))
     return OK
+
+
+def add_verify(nouns: Any, common: argparse.ArgumentParser) -> None:
+    """The command ``novanet qos verify``."""
+    help = "Whether a port has what its policy says: meters and queues read back, and its traffic counted for some seconds."
+    parser = nouns.add_parser("verify", help=help, description=help, parents=[common])
+    parser.add_argument("object", metavar="PORT", help="name or id")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to count, 1 to 60 (default: %(default)s)")
+    parser.set_defaults(run=verify)
+
+
+def verify(arguments: argparse.Namespace, client: Client) -> int:
+    """``novanet qos verify PORT``: what was asked for, what is in force, and what was measured. Nothing is sent for it."""
+    id = client.id_of(Port.KIND, Port.COLLECTION, arguments.object)
+    path = f"/v1/{Port.COLLECTION}/{quote(id)}/qos/verification?seconds={arguments.seconds:g}"
+    found = client.call("GET", path, timeout=max(arguments.seconds, 0) + ANSWER)
+    if arguments.output == "json":
+        print_json(found)
+    else:
+        print(table(_CHECKED, map(_checked, found["checks"])))
+        print()
+        print(f"{found['verdict']}, on hypervisor {found['hypervisor_name']}, in {found['seconds']:g} seconds")
+    return NOT_REALISED if found["verdict"] == "broken" else OK
+
+
+_CHECKED = ("rule", "direction", "asked", "in force", "measured", "unit", "passed", "dropped", "verdict", "detail")
+
+
+def _checked(check: dict[str, Any]) -> tuple[Any, ...]:
+    numbers = ("-" if check[name] is None else check[name] for name in ("asked", "in_force", "measured"))
+    counts = check["passed_packets"], check["dropped_packets"]
+    return check["rule"], check["direction"], *numbers, check["unit"], *counts, check["verdict"], check["detail"]
 
 
 def _about(arguments: argparse.Namespace, cls: type[Object], client: Client, what: str) -> dict[str, Any]:

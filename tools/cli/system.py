@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 from urllib.parse import urlencode
 
@@ -92,12 +92,17 @@ def topology(arguments: argparse.Namespace, client: Client) -> int:
 def events(arguments: argparse.Namespace, client: Client) -> int:
     """``novanet events``: one line an event, until interrupted."""
     query = f"?{urlencode([('kind', kind) for kind in arguments.kind])}" if arguments.kind else ""
+    return follow(client, f"/v1/events{query}", lambda name, data: _print_event(name, data, arguments.output))
+
+
+def follow(client: Client, path: str, shown: Callable[[str, dict[str, Any]], None]) -> int:
+    """Call ``shown`` with the name and the data of each event of a stream, and come back to it when it is lost."""
     last, began = "", False
     while True:
         try:
-            for id, name, data in _stream(client, f"/v1/events{query}", last):
+            for id, name, data in _stream(client, path, last):
                 last, began = id, True
-                _print_event(name, data, arguments.output)
+                shown(name, data)
         except CliError as problem:
             if problem.code != UNREACHABLE or not began:
                 raise

@@ -215,6 +215,7 @@ class Controller:
             "openflow_listen": f"punix:{self.openflow_socket}",
             "ovsdb_listen": f"punix:{self.lab.directory / 'ovsdb-passive.sock'}",
             "controller_target": f"unix:{{rundir}}/{CONTROLLER_SOCKET}",
+            "telemetry_listen": "",  # its ports are the machine's, and other labs may run
         }
         settings.update(options)
         lines = [f"{name} = {_value(value)}" for name, value in settings.items()]

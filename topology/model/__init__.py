@@ -25,7 +25,7 @@ from .networks import AllocationPool, HostRoute, Network, Subnet
 from .observations import Bridge, Handover, Link, Load, Meters, MulticastGroup, Vif
 from .outside import FloatingIp, Neighbour, PortForwarding
 from .ports import AddressPair, DhcpOption, FixedIp, Port
-from .qos import QosPolicy, QosRule, Shaping, Uplink
+from .qos import Answer, QosPolicy, QosRule, Question, Shaping, Uplink
 from .routers import PolicyRoute, Router, RouterGateway, StaticRoute
 from .security_groups import (
     ADMIN,
@@ -68,16 +68,16 @@ KINDS: dict[str, type[Object]] = {
 RECORDED: dict[str, tuple[str, ...]] = {
     "port": ("host_id",),
     "qos-policy": ("promises",),
-    "hypervisor": ("shaping", "promises"),
+    "hypervisor": ("shaping", "question", "answer", "promises"),
     "member": ("health", "health_detail", "drain_until", "slot_weight"),
 }
 """Fields that tell how things are rather than what is wanted: they change without a new revision."""
 
 __all__ = [
     "ADMIN", "KINDS", "RECORDED", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair",
-    "AllocationPool", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "Handover", "HealthMonitor",
+    "AllocationPool", "Answer", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "Handover", "HealthMonitor",
     "HostRoute", "Hypervisor", "Identity", "LabelRequirement", "Link", "Listener", "Load", "LoadBalancer", "Member", "Meters",
     "MulticastGroup", "Neighbour", "Network", "Object", "PolicyRoute", "Pool", "Port", "PortForwarding", "QosPolicy",
-    "QosRule", "Router", "RouterGateway", "SecurityGroup", "SecurityGroupRule", "SessionPersistence", "Shaping",
+    "QosRule", "Question", "Router", "RouterGateway", "SecurityGroup", "SecurityGroupRule", "SessionPersistence", "Shaping",
     "StaticRoute", "Status", "Subnet", "TunnelMesh", "Uplink", "Vif", "encode", "field", "traits",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from .base import READ_ONLY, Ip, Object
-from .qos import Promises, Shaping, Uplink
+from .qos import Answer, Promises, Question, Shaping, Uplink
 
 
 class BridgeMapping(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -55,6 +55,10 @@ class Hypervisor(Object, frozen=True, kw_only=True):
     shaping: Annotated[
         tuple[Shaping, ...], READ_ONLY, Meta(description="what its agent has done about the uplinks")
     ] = ()
+    question: Annotated[
+        tuple[Question, ...], READ_ONLY, Meta(description="what its agent is asked about a port's class, one at a time")
+    ] = ()
+    answer: Annotated[tuple[Answer, ...], READ_ONLY, Meta(description="what the agent has said to it")] = ()
     promises: Promises = 0
     hypervisor_key: Annotated[
         int | None, READ_ONLY, Meta(description="16-bit number of the hypervisor in the switches")

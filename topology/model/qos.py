@@ -119,3 +119,35 @@ class Shaping(Struct, frozen=True, kw_only=True, gc=False):
     interface: str
     error: str = ""
     """What keeps it from being shaped; empty: it is."""
+
+
+class Question(Struct, frozen=True, kw_only=True, gc=False):
+    """What a hypervisor's agent is asked about a port's class on its uplink."""
+
+    number: int
+    """Tells questions apart."""
+    port_id: str
+    milliseconds: int
+    """How long to count."""
+
+
+class Answer(Struct, frozen=True, kw_only=True, gc=False):
+    """What the agent has read of the class, and counted meanwhile."""
+
+    number: int
+    """Of the question."""
+    error: str = ""
+    """Why there is nothing to say; then the rest says nothing."""
+    interface: str = ""
+    rate_kbps: int = 0
+    ceil_kbps: int = 0
+    order: int = 0
+    """0 is served first, 7 last."""
+    queue_bytes: int = 0
+    milliseconds: int = 0
+    bytes: int = 0
+    """That left; so ``packets``."""
+    packets: int = 0
+    dropped_packets: int = 0
+    backlog_bytes: int = 0
+    """That waited in the end."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 from . import netflow, sflow
 from .reader import Truncated
 from .results import Decoded
-from .state import State
+from .state import Domain, State
+
+SFLOW_DOMAIN = 1 << 16
+"""Stands for the version of sFlow, of which 5 is NetFlow's as well."""
 
 
 class Malformed(ValueError):
@@ -21,27 +24,33 @@ def decode(datagram: bytes, exporter: str, state: State) -> Decoded:
     Raises Malformed; what is wrong further on is in ``problems``, and what came before it is taken.
     """
     try:
-        version, found = _decoded(datagram, exporter, state)
+        found = _decoded(datagram, exporter, state)
     except Truncated as cut:
         raise Malformed(f"header: {cut}") from cut
-    state.domain(exporter, version, found.domain).count(found.sequence, found.units)
+    domain_of(datagram, exporter, found, state).count(found.sequence, found.units)
     return found
 
 
-def _decoded(datagram: bytes, exporter: str, state: State) -> tuple[int, Decoded]:
-    if datagram[:4] == b"\0\0\0\5":
-        return SFLOW_DOMAIN, sflow.decode(datagram)
-    match int.from_bytes(datagram[:2], "big") if len(datagram) > 1 else -1:
+def domain_of(datagram: bytes, exporter: str, found: Decoded, state: State) -> Domain:
+    """The domain that a datagram, which was decoded, is of."""
+    return state.domain(exporter, _version(datagram), found.domain)
+
+
+def _version(datagram: bytes) -> int:
+    return SFLOW_DOMAIN if datagram[:4] == b"\0\0\0\5" else int.from_bytes(datagram[:2], "big")
+
+
+def _decoded(datagram: bytes, exporter: str, state: State) -> Decoded:
+    version = _version(datagram)
+    match version:
+        case _ if version == SFLOW_DOMAIN:
+            return sflow.decode(datagram)
         case netflow.V5:
-            return netflow.V5, netflow.decode_v5(datagram, exporter, state)
+            return netflow.decode_v5(datagram, exporter, state)
         case netflow.V9:
-            return netflow.V9, netflow.decode_v9(datagram, exporter, state)
+            return netflow.decode_v9(datagram, exporter, state)
         case netflow.IPFIX:
-            return netflow.IPFIX, netflow.decode_ipfix(datagram, exporter, state)
+            return netflow.decode_ipfix(datagram, exporter, state)
     raise Malformed(
         f"begins with {datagram[:4].hex() or 'nothing'}: no version of sFlow, NetFlow or IPFIX that is known"
     )
-
-
-SFLOW_DOMAIN = 100
-"""Keeps sFlow's sub-agents apart from NetFlow's domains."""

@@ -28,7 +28,7 @@ def decode(datagram: bytes) -> Decoded:
     reader.skip(4)
     kind = reader.u32()
     agent = reader.ip4() if kind == 1 else reader.ip6() if kind == 2 else ""
-    head = {
+    head: Record = {
         "agent_address": agent,
         "sub_agent_id": reader.u32(),
         "sequence_number": reader.u32(),

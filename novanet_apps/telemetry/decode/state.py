@@ -20,7 +20,8 @@ REORDERED = 64
 """A sequence number that is so little behind is late, and no restart."""
 VARIABLE = 0xFFFF
 """Length of a field that says its length itself."""
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Bounded(OrderedDict[K, V], Generic[K, V]):

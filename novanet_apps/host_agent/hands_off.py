@@ -1,0 +1,78 @@
+"""Has Open vSwitch leave the queues of uplinks to the agent: it gives its ports its own queueing whenever vswitchd starts.
+
+A row of QoS with type ``linux-noop`` at the port tells it not to (ovs-vswitchd.conf.db(5), table QoS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from novanet_apps.ovsdb.session import Session, members, read
+
+NOOP = "linux-noop"
+TABLES = {"QoS": ["type", "external_ids"]}
+
+
+class HandsOff:
+    """Of one session with the hypervisor's OVSDB, which has the interfaces that are watched, and their ports. ``mark``: what rows
+    of the agent's have in external_ids."""
+
+    def __init__(self, session: Session, mark: tuple[str, str]) -> None:
+        self._session, self._mark = session, mark
+
+    def error(self, interface: str) -> str:
+        """Why the interface's queues cannot be the agent's: somebody has Open vSwitch shape its port. Empty when they can."""
+        port = self._port(interface)
+        qos = None if port is None else self._qos(port)
+        if qos is None or read(qos, "type") == NOOP:
+            return ""
+        return (
+            f"Open vSwitch shapes its port {read(port, 'name')} itself ({read(qos, 'type')}): remove that"
+            f" (ovs-vsctl clear port {read(port, 'name')} qos) or the uplink"
+        )
+
+    def operations(self, interfaces: set[str]) -> list[dict[str, Any]]:
+        """What is to be done so that these interfaces are left alone, and no others; nothing when all is so."""
+        found: list[dict[str, Any]] = []
+        kept = set()
+        for number, name in enumerate(sorted(interfaces)):
+            port = self._port(name)
+            if port is None:
+                continue
+            qos = self._qos(port)
+            if qos is not None:
+                kept.add(qos.uuid)
+                continue
+            row = {"type": NOOP, "external_ids": ["map", [list(self._mark)]]}
+            found.append({"op": "insert", "table": "QoS", "uuid-name": f"qos{number}", "row": row})
+            where = [["_uuid", "==", ["uuid", str(port.uuid)]]]
+            found.append(
+                {"op": "update", "table": "Port", "where": where, "row": {"qos": ["named-uuid", f"qos{number}"]}}
+            )
+        for uuid in self._ours():
+            if uuid not in kept:
+                gone = ["uuid", str(uuid)]
+                found.append(
+                    {"op": "update", "table": "Port", "where": [["qos", "==", gone]], "row": {"qos": ["set", []]}}
+                )
+                found.append({"op": "delete", "table": "QoS", "where": [["_uuid", "==", gone]]})
+        return found
+
+    def _ours(self) -> Iterator[UUID]:
+        key, value = self._mark
+        for uuid, row in self._session.rows("QoS").items():
+            if read(row, "external_ids").get(key) == value:
+                yield uuid
+
+    def _port(self, interface: str) -> Any:
+        """The port that has an interface of this name, as one of several perhaps; None when Open vSwitch has none."""
+        rows = self._session.rows("Interface").items() if self._session.synced else ()
+        uuid = next((uuid for uuid, row in rows if read(row, "name") == interface), None)
+        ports = self._session.rows("Port").values()
+        return next((port for port in ports if uuid is not None and uuid in members(port, "interfaces")), None)
+
+    def _qos(self, port: Any) -> Any:
+        uuid = next(members(port, "qos"), None)
+        return None if uuid is None else self._session.rows("QoS").get(uuid)

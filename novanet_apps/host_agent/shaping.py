@@ -1,0 +1,213 @@
+"""Keeps this hypervisor's uplinks shaped as the intent store says, and tells it whether they are.
+
+Linux keeps what was made when the agent ends, and goes on by it; the next agent finds it. It goes when the uplink does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import eventlet
+from eventlet.event import Event
+
+from novanet_apps.host_agent.bridge import LocalBridge
+from novanet_apps.host_agent.conntrack import ConntrackError
+from novanet_apps.host_agent.measuring import Measuring
+from novanet_apps.host_agent.metrics import Samples
+from novanet_apps.host_agent.send_buffer import SendBufferError, process, widen
+from novanet_apps.host_agent.traffic_control import Counts, Found, ShapingError, TrafficControl
+from novanet_apps.host_agent.uplink import Uplink
+from novanet_apps.ovsdb.link import OvsdbError
+from topology.model import Hypervisor
+from topology.model import Shaping as Told
+from topology.schema import record_operations
+from topology.shaping import Shape, shapes
+
+if TYPE_CHECKING:
+    from novanet_apps.host_agent.intent import Intent
+
+LOG = logging.getLogger(__name__)
+
+AGAIN = 5.0
+"""Seconds after which everything is compared anew: somebody may have touched it, or vswitchd has started."""
+SOON = 0.1
+"""… while classes wait to be removed, or it is not known what has to be."""
+
+
+class Shaping:
+    """One greenlet. ``intent`` is what the store says, ``control`` finds vswitchd's control socket."""
+
+    def __init__(self, intent: Callable[[], Intent | None], local: LocalBridge, control: Callable[[], str]) -> None:
+        self._intent, self._local, self._control_socket = intent, local, control
+        self._control: TrafficControl | None = None
+        self._uplinks: dict[str, Uplink] = {}
+        self._look: Event = Event()
+        self._measuring = Measuring(self._class_of)
+        self.buffer_trouble = ""
+        """What keeps queues of one class from taking the room of others."""
+        self.errors: dict[str, str] = {}
+        """By interface, what keeps it from being shaped."""
+
+    def start(self) -> None:
+        """Begin to shape."""
+        eventlet.spawn(self._run)
+
+    def wake(self) -> None:
+        """Something may have to be otherwise."""
+        if not self._look.ready():
+            self._look.send()
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong; empty when all is well."""
+        return next((f"uplink {name}: {error}" for name, error in self.errors.items() if error), self.buffer_trouble)
+
+    def counts(self) -> list[tuple[Shape, dict[int, Counts]]]:
+        """What the classes of each uplink have seen, by number. Raises ShapingError."""
+        found = []
+        for name, uplink in self._uplinks.items():
+            there = self._netlink.read(name) if uplink.shape is not None else None
+            if there is not None and uplink.shape is not None:
+                found.append((uplink.shape, there.counts))
+        return found
+
+    def samples(self) -> Samples:
+        """What metrics tell."""
+        found: Samples = {
+            "novanet_agent_uplink_shaped": [({"interface": name}, not error) for name, error in self.errors.items()],
+            "novanet_agent_uplink_changes_total": [
+                ({"interface": name, "what": what}, count)
+                for name, uplink in self._uplinks.items()
+                for what, count in sorted(uplink.changes.items())
+            ],
+        }
+        try:
+            counted = self.counts()
+        except ShapingError:
+            return found
+        for number, name in enumerate(("bytes_total", "packets_total", "dropped_total", "backlog_bytes")):
+            found[f"novanet_agent_uplink_{name}"] = [
+                ({"interface": shape.interface, "class": leaf.name}, counts[leaf.number][number])
+                for shape, counts in counted
+                for leaf in shape.leaves
+                if leaf.number in counts
+            ]
+        return found
+
+    def _run(self) -> None:
+        while True:
+            soon = not self._knows or any(uplink.settling for uplink in self._uplinks.values())
+            with eventlet.Timeout(SOON if soon else AGAIN, False):
+                self._look.wait()
+            self._look = Event()
+            intent = self._intent()
+            if intent is None or not self._knows:
+                continue
+            try:
+                self._see_to(intent)
+            except (OvsdbError, ShapingError) as problem:
+                LOG.warning("uplinks: %s", problem)
+                eventlet.sleep(AGAIN)
+
+    @property
+    def _knows(self) -> bool:
+        """Whether everything is here that says what has to be."""
+        intent = self._intent()
+        if intent is None or not intent.session.settled or not intent.shaping.complete:
+            return False
+        return self._local.session.settled
+
+    @property
+    def _netlink(self) -> TrafficControl:
+        if self._control is None:
+            self._control = TrafficControl()
+        return self._control
+
+    def _see_to(self, intent: Intent) -> None:
+        id = intent.hypervisor_id or ""
+        hypervisor: Hypervisor | None = intent.shaping.get("hypervisor", id)
+        names = {uplink.interface for uplink in hypervisor.uplinks} if hypervisor is not None else set()
+        self._local.watch(names)
+        self._forget(names)
+        if not self._local.session.settled:
+            return  # what Open vSwitch does with them is still to come
+        self._local.keep_hands_off(names)
+        if hypervisor is None:
+            return
+        segments = self._local.datapath_type(hypervisor.bridge) != "netdev"
+        try:
+            wanted, error = shapes(intent.shaping, id), ""
+        except ValueError as problem:
+            wanted, error = (), str(problem)
+        errors = {shape.interface: self._make(shape, segments) for shape in wanted} or dict.fromkeys(
+            sorted(names), error
+        )
+        self._note(errors)
+        if not segments and wanted:
+            self._widen(wanted)
+        told = tuple(Told(interface=name, error=why) for name, why in errors.items())
+        if told != hypervisor.shaping:
+            self._tell(intent, id, told)
+        self._measuring.see(hypervisor, intent.session)
+
+    def _class_of(self, port_id: str) -> tuple[str, int, Found]:
+        """Interface and number of a port's class, and what there is of the interface. Raises ShapingError."""
+        for name, uplink in self._uplinks.items():
+            for leaf in uplink.shape.leaves if uplink.shape is not None else ():
+                found = self._netlink.read(name) if leaf.name == port_id else None
+                if found is not None and leaf.number in found.counts:
+                    return name, leaf.number, found
+        raise ShapingError(
+            self.trouble or "it has no class on any uplink: its network's uplink is none of the hypervisor's"
+        )
+
+    def _make(self, shape: Shape, segments: bool) -> str:
+        """Shape an uplink; returns what keeps it from being shaped."""
+        error = self._local.not_ours(shape.interface)
+        if error:
+            return error
+        uplink = self._uplinks.setdefault(shape.interface, Uplink(self._netlink, shape.interface))
+        before = uplink.changes.total()
+        try:
+            uplink.make(shape, segments)
+        except ShapingError as problem:
+            return str(problem)
+        if uplink.changes.total() != before:
+            LOG.info("uplink %s: %d changes", shape.interface, uplink.changes.total() - before)
+        return ""
+
+    def _forget(self, names: set[str]) -> None:
+        """Give back interfaces that are uplinks no more."""
+        for name in set(self._netlink.shaped()) - names:
+            self._netlink.end(name)
+            LOG.info("uplink %s: no longer one, and not shaped any more", name)
+        for name in self._uplinks.keys() - names:
+            del self._uplinks[name]
+
+    def _note(self, errors: dict[str, str]) -> None:
+        for name, error in errors.items():
+            if error and self.errors.get(name) != error:
+                LOG.error("uplink %s is not shaped: %s", name, error)
+        self.errors = errors
+
+    def _widen(self, wanted: tuple[Shape, ...]) -> None:
+        """Make room for all queues in the socket by which vswitchd sends."""
+        queues = sum(leaf.queue_bytes for shape in wanted for leaf in shape.leaves)
+        try:
+            widen(process(self._control_socket()), queues)
+            self.buffer_trouble = ""
+        except (SendBufferError, ConntrackError) as problem:
+            if str(problem) != self.buffer_trouble:
+                LOG.warning("a full queue may cost packets of other classes: %s", problem)
+            self.buffer_trouble = str(problem)
+
+    def _tell(self, intent: Intent, id: str, told: tuple[Told, ...]) -> None:
+        operations = record_operations("hypervisor", {id: {"shaping": told}})
+
+        def build(txn: Any, idl: Any) -> None:
+            for operation in operations:
+                txn.add_op(operation)
+
+        intent.session.transact(build)

@@ -1,0 +1,178 @@
+"""One collector: datagrams in, batches out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from novanet_apps.telemetry import frames
+from novanet_apps.telemetry.decode.datagrams import Malformed, decode, domain_of
+from novanet_apps.telemetry.decode.results import Decoded, Record
+from novanet_apps.telemetry.decode.state import State
+
+from . import sums as flows
+from .allowed import Allowed
+from .outgoing import Outgoing
+from .sockets import Message, receive
+
+LOG = logging.getLogger(__name__)
+SAVED = 30.0
+"""Seconds between two times that templates are written down."""
+TURN = 512
+"""Datagrams of one socket before the others, and the clock, are looked at."""
+_IN_COUNTERS = ("ifSpeed", "ifInOctets", "ifInUcastPkts", "ifInMulticastPkts", "ifInBroadcastPkts", "ifInDiscards", "ifInErrors",
+                "ifOutOctets", "ifOutUcastPkts", "ifOutMulticastPkts", "ifOutBroadcastPkts", "ifOutDiscards", "ifOutErrors")  # fmt: skip
+
+
+class Worker:
+    """Takes datagrams from its sockets until ``stop``."""
+
+    def __init__(
+        self, number: int, sockets: Sequence[socket.socket], out: Outgoing, allowed: Allowed, state: Path | None,
+        interval: float = 1.0,
+    ) -> None:  # fmt: skip
+        self._number, self._sockets, self._out, self._allowed, self._interval = number, sockets, out, allowed, interval
+        self._path = None if state is None else state / f"templates-{number}"
+        self._state = State()
+        self._sums = flows.Sums()
+        self._exporters: dict[str, int] = {}
+        self._told = 0
+        """How many exporters the recorder has been told of."""
+        self._received: Counter[str] = Counter()
+        self._malformed: Counter[str] = Counter()
+        self._queue: Counter[str] = Counter()
+        """Records and batches that found no room, by exporter."""
+        self._dropped: dict[int, int] = {}
+        """Datagrams that the kernel dropped, by socket."""
+        self._kernel: Counter[str] = Counter()
+        """The same, by the exporter whose datagram said so."""
+        self._counters: list[Record] = []
+        self._running = True
+        self._load()
+
+    def stop(self) -> None:
+        """Make ``run`` end, with what there is sent."""
+        self._running = False
+
+    def allow(self) -> None:
+        """Read anew who may export."""
+        self._allowed.read()
+
+    def run(self) -> None:
+        """Collect."""
+        with selectors.DefaultSelector() as selector:
+            for each in self._sockets:
+                selector.register(each, selectors.EVENT_READ)
+            due, saved = time.monotonic() + self._interval, time.monotonic()
+            while self._running:
+                ready = selector.select(max(0.0, due - time.monotonic()))
+                for key, _ in ready:
+                    self._take_some(key.fileobj)
+                now = time.monotonic()
+                if now >= due:
+                    self._send()
+                    due = max(now, due + self._interval)
+                if now - saved > SAVED:
+                    self._save()
+                    saved = now
+        self._send()
+        self._save()
+
+    # --- datagrams -----------------------------------------------------------------------------------------------
+
+    def _take_some(self, made: Any) -> None:
+        now = time.time_ns() // 1_000_000
+        for _ in range(TURN):
+            message = receive(made)
+            if message is None:
+                return
+            self._take(message, made.fileno(), now)
+
+    def _take(self, message: Message, number: int, now: int) -> None:
+        sender = message.sender
+        if sender not in self._allowed:
+            self._received["refused"] += 1
+            return
+        self._received["datagrams"] += 1
+        if message.dropped:
+            self._kernel[sender] += (message.dropped - self._dropped.get(number, 0)) & 0xFFFFFFFF
+            self._dropped[number] = message.dropped
+        try:
+            found = decode(message.data, sender, self._state)
+        except Malformed:
+            self._malformed[sender] += 1
+            return
+        if found.problems:
+            self._malformed[sender] += 1
+        self._count(found, message, self._exporters.setdefault(sender, len(self._exporters)), now)
+
+    def _count(self, found: Decoded, message: Message, exporter: int, now: int) -> None:
+        refused = self._sums.refused
+        domain = domain_of(message.data, message.sender, found, self._state)
+        for record in found.flows:
+            if "sampling_rate" in record:
+                flows.sample(self._sums, exporter, record, now)
+            else:
+                flows.flow(self._sums, exporter, record, domain, now)
+        self._queue[message.sender] += self._sums.refused - refused
+        for record in found.counters:
+            if "ifIndex" in record:
+                values = {name: record[name] for name in _IN_COUNTERS if name in record}
+                self._counters.append({"exporter": message.sender, "interface": record["ifIndex"], **values})
+
+    # --- batches -------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        rows = self._sums.drain()
+        header = {
+            "kind": "aggregates", "worker": self._number, "at": time.time(), "rows": len(rows),
+            "exporters": {number: [address, 0] for address, number in self._exporters.items()},
+            "lost": {self._exporters[sender]: lost for sender, lost in self._lost().items() if sender in self._exporters},
+            "received": dict(self._received),
+        }  # fmt: skip
+        if not self._out.put(frames.pack(header, rows.tobytes())):
+            for number in rows["exporter"].tolist():
+                self._queue[self._address(number)] += 1
+        counters, self._counters = self._counters, []
+        if counters:
+            self._out.put(frames.pack({"kind": "counters", "worker": self._number, "items": counters}))
+        self._out.pump()
+
+    def _address(self, number: int) -> str:
+        return next((address for address, each in self._exporters.items() if each == number), "")
+
+    def _lost(self) -> dict[str, dict[str, int]]:
+        """What was lost of each exporter, and where: on its way, in the kernel, or here; and what could not be read."""
+        found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for sender, domains in self._state.exporters.items():
+            found[sender]["sequence"] = sum(domain.lost for domain in domains.values())
+        for name, counts in (("kernel", self._kernel), ("queue", self._queue), ("malformed", self._malformed)):
+            for sender, count in counts.items():
+                found[sender][name] = count
+        return found
+
+    # --- templates -----------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        if self._path is not None and self._path.exists():
+            try:
+                self._state.load(self._path.read_bytes())
+            except (OSError, ValueError) as problem:
+                LOG.error("%s: %s; templates are learned anew", self._path, problem)
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        fresh = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            fresh.write_bytes(self._state.dump())
+            fresh.replace(self._path)
+        except OSError as problem:
+            LOG.error("templates are not written down: %s", problem)

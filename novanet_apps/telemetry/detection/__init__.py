@@ -1,0 +1,1 @@
+"""What is odd about traffic: statistics over windows of a second, free of sockets, clocks and tables."""
