@@ -16,9 +16,9 @@ from eventlet.event import Event
 from eventlet.timeout import Timeout
 
 from pipelines.compiler import Compiler, Owner
-from topology import balancing, qos_status, scope, wires
+from topology import balancing, exporters, qos_status, scope, wires
 from topology.changes import Change
-from topology.model import FloatingIp, Handover, Member, Network, Port, PortForwarding, Status
+from topology.model import FloatingIp, FlowExporter, Handover, Member, Network, Port, PortForwarding, Status
 
 from .mtu_watch import MtuWatch
 
@@ -219,6 +219,8 @@ class Reconciler:
         match obj:
             case Port(router_id=None) if topology.location(id) is None:
                 return "not plugged: no hypervisor has an interface with this iface-id"
+            case FlowExporter(enabled=False):
+                return "it is not enabled"
             case FloatingIp(port_id=None, loadbalancer_id=None) if not topology.forwardings_of(id):
                 return "it stands for no port, and nothing is forwarded"
             case Member():
@@ -248,6 +250,12 @@ class Reconciler:
         for hypervisor, text in wires.unwired(self.core.topology, kind, id):
             obj = self.core.topology.get("hypervisor", hypervisor)
             away.setdefault(obj.name if obj is not None else hypervisor, text)
+        exporter: FlowExporter | None = self.core.topology.get("flow-exporter", id) if kind == "flow-exporter" else None
+        if exporter is not None:
+            kept_from, awaited = exporters.missing(self.core.topology, exporter)
+            gone = {each.name for each in exporters.where(self.core.topology, exporter) if self._unheard(each.id)}
+            away |= dict.fromkeys(gone, "no OVSDB connection") | kept_from
+            building |= awaited - gone
         if kind == "port":
             failed += self._interface_error(id)
             building |= self._handed_over_at(id)
@@ -283,11 +291,14 @@ class Reconciler:
 
     def _absent(self, hypervisor: str) -> str:
         """Why a hypervisor cannot confirm anything now; empty when it can."""
-        if not self.core.hypervisors.connected(hypervisor):
+        if self._unheard(hypervisor):
             return "no OVSDB connection"
         if not self.core.engine.connected(hypervisor):
             return "no OpenFlow connection"
         return ""
+
+    def _unheard(self, hypervisor: str) -> bool:
+        return not self.core.hypervisors.connected(hypervisor)
 
     def settled(self, kind: str, id: str, timeout: float) -> Status:
         """Wait until the status is no longer BUILD, ``timeout`` seconds at most; returns the status."""

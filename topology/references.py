@@ -7,6 +7,7 @@ from typing import Any
 from .model import (
     Bridge,
     FloatingIp,
+    FlowExporter,
     HealthMonitor,
     Link,
     Listener,
@@ -78,6 +79,8 @@ def references(kind: str, obj: Any) -> list[tuple[str, Node]]:
                 ("floating_ip_id", ("floating-ip", obj.floating_ip_id)),
                 ("internal_port_id", ("port", obj.internal_port_id)),
             ]
+        case FlowExporter():
+            return [("hypervisor_ids", ("hypervisor", id)) for id in obj.hypervisor_ids]
         case Neighbour() | MulticastGroup():
             return [("network_id", ("network", obj.network_id))]
         case Link():

@@ -12,6 +12,7 @@ from novanet_apps.host_agent import metrics
 from novanet_apps.host_agent.bridge import LocalBridge
 from novanet_apps.host_agent.connections import Connections
 from novanet_apps.host_agent.conntrack import Source, Userspace, control_socket, source
+from novanet_apps.host_agent.datapath import lookups
 from novanet_apps.host_agent.intent import Intent, Wanted
 from novanet_apps.host_agent.judge import Health
 from novanet_apps.host_agent.namespace import NamespaceError
@@ -201,5 +202,10 @@ class Agent:
             "novanet_agent_connection_counts_total": [({}, self._connections.counts)],
             "novanet_agent_connection_count_seconds": [({}, self._connections.cost)],
             "novanet_agent_loads_written_total": [({}, self._connections.written)],
+            "novanet_agent_datapath_lookups_total": [({"cache": cache}, count) for cache, count in self._lookups()],
             **self._shaping.samples(),
         }
+
+    def _lookups(self) -> list[tuple[str, int]]:
+        bridge = self._intent.bridge if self._intent is not None else ""
+        return sorted(lookups(self._userspace, self._local.datapath_type(bridge)).items())

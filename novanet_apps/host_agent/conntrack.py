@@ -82,9 +82,9 @@ class Userspace:
 
     def parts(self, routers: Callable[[], set[int]]) -> list[int | None]:
         """The zones of all ports and routers; everything at once where there is little."""
-        if int(self._ask("dpctl/ct-get-nconns", USERSPACE)) <= self.FEW:
+        if int(self.ask("dpctl/ct-get-nconns", USERSPACE)) <= self.FEW:
             return [None]
-        ports = {BALANCING_ZONE | int(number) % ZONES for number in _PORT.findall(self._ask("dpif/show"))}
+        ports = {BALANCING_ZONE | int(number) % ZONES for number in _PORT.findall(self.ask("dpif/show"))}
         return [*sorted(ports | routers())]
 
     def read(self, part: int | None) -> Iterator[list[Tracked]]:
@@ -97,7 +97,8 @@ class Userspace:
                 yield entries(rest[:end])
                 rest = rest[end:]
 
-    def _ask(self, method: str, *params: str) -> str:
+    def ask(self, method: str, *params: str) -> str:
+        """The text of an answer. Raises ConntrackError."""
         answer = json.loads(b"".join(self._answer(method, *params)))
         if answer.get("error"):
             raise ConntrackError(f"vswitchd: {method}: {answer['error'].strip()}")

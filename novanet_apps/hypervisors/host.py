@@ -16,10 +16,11 @@ from novanet_apps.hypervisors.desired import Desired
 from novanet_apps.hypervisors.inventory import Inventory
 from novanet_apps.hypervisors.pace import FORGOTTEN_AFTER, Pace
 from novanet_apps.hypervisors.ports import TUNNEL_PORT, probe_name
-from novanet_apps.hypervisors.repair import Repair, elsewhere, forget
+from novanet_apps.hypervisors.repair import Repair, elsewhere, exporter, forget
 from novanet_apps.hypervisors.settings import fill_in
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.session import READING, OvsdbError, RowEvent, Session, has, read
+from topology.exporters import COLUMNS
 from topology.health import AGENT_PORT
 from topology.model import Bridge, Hypervisor, Link
 
@@ -36,7 +37,7 @@ TRANSACTION_TIMEOUT = 10.0
 SETTLING = 3.0
 """Seconds after which a probe that never was up is believed: BFD sends once a second until then (RFC 5880, section 6.8.3)."""
 MAX_DUPLICATES_SHOWN = 10
-REPAIRED_TABLES = frozenset({"Open_vSwitch", "Bridge", "Controller"})
+REPAIRED_TABLES = frozenset({"Open_vSwitch", "Bridge", "Controller", *COLUMNS.values()})
 
 
 class Host:
@@ -284,6 +285,14 @@ class Host:
                 if number is not None:
                     yield wire.physical_network, number
 
+    def _exporting(self, bridge: Row) -> Iterator[str]:
+        """The flow exporters that are set up, ``ID/REVISION`` each."""
+        for column in COLUMNS:
+            there = exporter(bridge, column)
+            marks = read(there, "external_ids") if there is not None else {}
+            if marks.get(desired.OWNER) == self.hypervisor.id and desired.EXPORTER in marks:
+                yield marks[desired.EXPORTER]
+
     def _bridge_named(self, name: str) -> Row | None:
         return next((row for row in self.session.rows("Bridge").values() if read(row, "name") == name), None)
 
@@ -304,6 +313,7 @@ class Host:
             underlay_mtu=mtu[0] if mtu else None,
             datapath_type=(read(row, "datapath_type") or "system") if row is not None else "",
             ovs_version=version[0] if version else "",
+            exporting=tuple(self._exporting(row)) if row is not None else (),
             problems=tuple(self._problems()),
         )
 
@@ -375,7 +385,8 @@ class Host:
         watched = self._registry.watched(self.hypervisor.id)
         self._probes = {peer.id: probe_name(key) for key, peer in (watched or {}).items()}
         peers = None if watched is None else {key: peer.tunnel_ip for key, peer in watched.items()}
-        return desired.desired(self.hypervisor, self._registry.mesh, self._targets(), peers)
+        exporting = self._registry.exporters_of(self.hypervisor.id)
+        return desired.desired(self.hypervisor, self._registry.mesh, self._targets(), peers, exporting)
 
     def _wrong(self) -> list[str]:
         if self.hypervisor.hypervisor_key is None or not self.session.connected or self._other_system():

@@ -16,9 +16,9 @@ from novanet_apps.hypervisors.listener import Listener
 from novanet_apps.hypervisors.settings import Settings, from_options
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.session import OvsdbError, use_tls
-from topology import links
+from topology import exporters, links
 from topology.changes import Change, Edit
-from topology.model import Bridge, Hypervisor, Link, TunnelMesh, Vif
+from topology.model import Bridge, FlowExporter, Hypervisor, Link, TunnelMesh, Vif
 
 LOG = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Hypervisors:
         for change in changes:
             if change.kind == "hypervisor":
                 self._hypervisor_changed(change.id, change.old, change.new)
-            elif change.kind == "tunnel-mesh":
+            elif change.kind in ("tunnel-mesh", "flow-exporter"):
                 self._review_all()
         if self._complete:
             for id in links.concerned(self._core.topology, changes):
@@ -123,6 +123,10 @@ class Hypervisors:
     def watched(self, hypervisor_id: str) -> dict[int, links.Peer] | None:
         """The hypervisors that this one is to watch, by key; None before ``complete``."""
         return links.watched(self._core.topology, hypervisor_id) if self._complete else None
+
+    def exporters_of(self, hypervisor_id: str) -> tuple[FlowExporter, ...] | None:
+        """What a hypervisor exports; None before ``complete``."""
+        return exporters.of_hypervisor(self._core.topology, hypervisor_id) if self._complete else None
 
     def state(self, hypervisor_id: str) -> dict[str, Any]:
         """What is known about a hypervisor, see Host.state; only ``connected`` and ``error`` for an unknown one."""

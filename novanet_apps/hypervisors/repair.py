@@ -12,10 +12,11 @@ from uuid import UUID
 
 from ovs.db.idl import Idl, Row, Transaction
 
-from novanet_apps.hypervisors.desired import CONTROLLER, CREATED, DATAPATH_TYPE, OWNER, PROTOCOLS, Desired
+from novanet_apps.hypervisors.desired import CONTROLLER, CREATED, DATAPATH_TYPE, EXPORTER, OWNER, PROTOCOLS, Desired
 from novanet_apps.hypervisors.inventory import Inventory
 from novanet_apps.hypervisors.ports import PROBE_NUMBERS, PROBE_PREFIX, TUNNEL_NUMBERS, WIRE_NUMBERS, OwnPort
 from novanet_apps.ovsdb.session import has, read
+from topology.exporters import COLUMNS
 
 PORTS_AT_ONCE = 50
 """Ports added in one transaction; more follow in the next, so that nobody waits for a large one."""
@@ -58,6 +59,7 @@ class Repair:
             self._check_bridge(bridge)
         self._controllers(bridge)
         self._ports(bridge)
+        self._exporters(bridge)
         return self.found
 
     # --- the bridge ------------------------------------------------------------------------------------------------
@@ -224,6 +226,35 @@ class Repair:
             self._column(interface, "ofport_request", number, want.name)
             self._column(interface, "bfd", want.bfd, want.name)
 
+    # --- exporters -------------------------------------------------------------------------------------------------
+
+    def _exporters(self, bridge: Any) -> None:
+        """What the bridge exports; what somebody else has set up stays, see ``elsewhere``."""
+        if self._want.exporters is None:
+            return
+        wanted = {each.column: each for each in self._want.exporters}
+        for column, table in COLUMNS.items():
+            there = None if _is_new(bridge) else exporter(bridge, column)
+            if there is not None and not self._is_ours(there):
+                continue
+            want = wanted.get(column)
+            if want is None:
+                if there is not None:
+                    self.found.append(f"{column} is not wanted")
+                    if self._txn is not None:
+                        setattr(bridge, column, [])
+            elif there is None:
+                self._note_unless_new(bridge, f"{column} is not exported")
+                if self._txn is not None:
+                    marks = {OWNER: self._want.owner, EXPORTER: want.mark}
+                    row = self._insert(table, external_ids=marks, **want.columns)
+                    setattr(bridge, column, [row])
+            else:
+                self._keys(there, "external_ids", {EXPORTER: want.mark}, column)
+                for name, value in want.columns.items():
+                    have = read(there, name)
+                    self._column(there, name, value, column, sorted(have) if name == "targets" else have)
+
     # --- rows ------------------------------------------------------------------------------------------------------
 
     def _root(self) -> Row:
@@ -274,6 +305,10 @@ def forget(want: Desired, rows: Rows, seen: Inventory) -> Callable[[Transaction,
                 root.delvalue("bridges", bridge)
             return
         bridge.controller = []
+        for column in COLUMNS:
+            there = exporter(bridge, column)
+            if there is not None and read(there, "external_ids").get(OWNER) == want.owner:
+                setattr(bridge, column, [])
         for key in (OWNER, CREATED):
             bridge.delkey("external_ids", key)
 
@@ -284,6 +319,13 @@ def elsewhere(want: Desired, rows: Rows, seen: Inventory, sound: set[str]) -> It
     """What cannot be repaired, because it is somebody else's; ports in `sound` are not looked at."""
     present = bridges(rows)
     integration = present.get(want.bridge)
+    for each in want.exporters or ():
+        there = exporter(integration, each.column) if integration is not None else None
+        if there is not None and read(there, "external_ids").get(OWNER) != want.owner:
+            yield (
+                f"{each.column}: somebody else exports from {want.bridge} to {', '.join(read(there, 'targets'))}; remove it with "
+                f"`ovs-vsctl clear bridge {want.bridge} {each.column}`, or the hypervisor from the flow-exporter"
+            )
     for wire in want.wires:
         name, physical = wire.here.outside, wire.physical_network
         outside = present.get(name)
@@ -311,6 +353,12 @@ def elsewhere(want: Desired, rows: Rows, seen: Inventory, sound: set[str]) -> It
 def bridges(rows: Rows) -> dict[str, Row]:
     """The bridges that there are, by name."""
     return {read(row, "name"): row for row in rows("Bridge").values() if not _is_new(row)}
+
+
+def exporter(bridge: Row, column: str) -> Row | None:
+    """The row of a bridge's sFlow, NetFlow or IPFIX."""
+    found = read(bridge, column)
+    return found[0] if found else None
 
 
 def datapath_type(bridge: Row) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eventlet import sleep, spawn
 
-from topology import balancing_scope, qos_status
+from topology import balancing_scope, exporters, qos_status
 from topology.changes import Change
 from topology.model import KINDS, Object, Port
 
@@ -52,6 +52,9 @@ class StatusFeed:
             if kind in ("port", "router"):
                 self._open.update(dict.fromkeys(self._outside(kind, change.id)))
             self._open.update((("port", id), None) for id in qos_status.touched(self._core.topology, change))
+            self._open.update(
+                (("flow-exporter", id), None) for id in exporters.touched(self._core.topology, change.kind)
+            )
             if change.kind == kind and change.new is None:
                 self._last.pop((kind, change.id), None)
 
@@ -98,6 +101,7 @@ class StatusFeed:
                 yield kind, member
                 if kind != "network":
                     yield from self._outside(kind, member)
+        yield from (("flow-exporter", each) for each in topology.all("flow-exporter"))
         yield from self._policed(hypervisor)
         for network in sliced(list(topology.reached_from(hypervisor))):
             yield from self._balanced(list(balancing_scope.owners_in(topology, network)))

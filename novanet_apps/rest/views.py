@@ -215,7 +215,7 @@ class Views:
         everything = project is None
         census = self.census(project)
         hypervisors = [self._hypervisor(obj) for obj in sliced(self._all("hypervisor"))] if everything else []
-        warnings = list(self.core.reconciler.warnings()) if everything else []
+        warnings = [*self.core.reconciler.warnings(), *self._of_telemetry()] if everything else []
         bad = any(count.get(state) for count in census.values() for state in ("DEGRADED", "ERROR"))
         store = self.core.store.state()
         return {
@@ -226,6 +226,10 @@ class Views:
             "objects": census,
             "warnings": warnings,
         }
+
+    def _of_telemetry(self) -> list[str]:
+        telemetry = getattr(self.core, "telemetry", None)
+        return telemetry.problems() if telemetry is not None else []
 
     def _unknown(self) -> dict[str, Any]:
         """Who connects although no hypervisor says so: by OVSDB (system-id -> why it is refused), by OpenFlow."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from novanet_apps.core import Core
 
 LOG = logging.getLogger(__name__)
-KEPT = 1000
-"""Anomalies that are kept here for those who follow."""
 
 
 class Processes:
@@ -30,7 +28,7 @@ class Processes:
 
     def __init__(self, core: Core, settings: Settings) -> None:
         self.core, self.settings = core, settings
-        self.anomalies: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
+        self._told: list[Callable[[Mapping[str, Any]], None]] = []
         self.fired: Counter[str] = Counter()
         self.directory = settings.state_dir
         self._allowed = self.directory / "exporters"
@@ -78,6 +76,10 @@ class Processes:
             child.stop()
         self.link.stop()
 
+    def on_anomaly(self, tell: Callable[[Mapping[str, Any]], None]) -> None:
+        """Call ``tell`` with every anomaly (``recorder.watch.Event`` as a map), in the link's greenlet; it must not block."""
+        self._told.append(tell)
+
     def problems(self) -> list[str]:
         """What an operator should know, for /v1/status; empty when all is well."""
         found = [f"telemetry: {child.name} does not run: {child.error}" for child in self.children if child.error]
@@ -109,11 +111,13 @@ class Processes:
         self.feed.everything()
 
     def _event(self, event: Mapping[str, Any]) -> None:
-        self.anomalies.append(event)
         self.fired[str(event.get("kind"))] += 1
         LOG.warning(
             "anomaly: %s", event.get("text"), extra={"anomaly": event.get("kind"), "subject": event.get("subject")}
         )
+
+        for tell in self._told:
+            tell(event)
 
     def _changed(self, changes: list[Change]) -> None:
         if any(change.kind == "hypervisor" for change in changes):

@@ -6,11 +6,18 @@ import sys
 from pathlib import Path
 
 from tests.switch.hypervisor_world import World  # isort: skip
-from tests.switch import hypervisor_connections, hypervisor_scenarios, hypervisor_sessions, hypervisor_wires
+from tests.switch import (
+    hypervisor_connections,
+    hypervisor_exporters,
+    hypervisor_scenarios,
+    hypervisor_sessions,
+    hypervisor_wires,
+)
 
 
 def main(name: str, directory: str) -> None:
-    for module in (hypervisor_scenarios, hypervisor_connections, hypervisor_sessions, hypervisor_wires):
+    parts = (hypervisor_scenarios, hypervisor_connections, hypervisor_sessions, hypervisor_wires, hypervisor_exporters)
+    for module in parts:
         for scenario in module.SCENARIOS:
             if scenario.__name__ == name:
                 options = getattr(scenario, "options", lambda _directory: {})(Path(directory))

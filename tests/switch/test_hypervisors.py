@@ -22,7 +22,9 @@ def scenarios(module: str) -> list[str]:
 
 
 ALL = [
-    name for part in ("scenarios", "connections", "sessions", "wires") for name in scenarios(f"hypervisor_{part}.py")
+    name
+    for part in ("scenarios", "connections", "sessions", "wires", "exporters")
+    for name in scenarios(f"hypervisor_{part}.py")
 ]
 
 

@@ -162,6 +162,7 @@ class ChildCore:
         self.punts = SimpleNamespace(on=lambda reason, take: None)
         self._subscribers: list[Any] = []
         self.telemetry: Any = None
+        self.anomalies: list[Any] = []
         self.rule_counters = RuleCounters(self)  # type: ignore[arg-type]
         self.balancing_counters = BalancingCounters(self)  # type: ignore[arg-type]
         self.meter_counters = MeterCounters(self)  # type: ignore[arg-type]
@@ -220,6 +221,7 @@ def telemetry(core: Any, state_dir: Path) -> str:
     core.telemetry = Processes(
         core, TelemetrySettings(("127.0.0.1:1",), (), 0, state_dir / "telemetry", "", None, (3, 14, 90, 400), 16, False)
     )
+    core.telemetry.on_anomaly(core.anomalies.append)
     core.telemetry.start()
     while not core.telemetry.link.connected:
         eventlet.sleep(0.02)

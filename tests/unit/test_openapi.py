@@ -191,6 +191,7 @@ def test_what_is_shown_fits(rest: RestServer) -> None:
         **security_groups(rest, network["id"]),
         **load_balancer(rest, network["id"], port["fixed_ips"][0]["ip_address"]),
         **quality_of_service(rest, network["id"]),
+        "FlowExporter": rest.make("/v1/flow-exporters", type="sflow", targets=["192.0.2.1:6343"], sampling=100),
         "TunnelMesh": rest("GET", "/v1/tunnel-meshes").json()["items"][0],
         "NetworkList": rest("GET", "/v1/networks").json(),
         "SystemStatus": rest("GET", "/v1/status").json(),

@@ -51,7 +51,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     there = {"src": "192.168.0.11", "dst": "192.168.0.12", "src_mac": 0x020000000001, "dst_mac": 0x020000000002}
     recorder.rows(rows(2, exporter=[0, 1], bytes=1000, **there))
     recorder.rows(
-        rows(src=CLIENT, dst="192.168.0.12", src_mac=9, dst_mac=there["dst_mac"], exporter=1, bytes=70, samples=1)
+        rows(
+            src=CLIENT, dst="192.168.0.12", src_mac=9, dst_mac=there["dst_mac"], exporter=1, bytes=70, samples=1, rate=2
+        )
     )
     until(lambda: len(items(rest, "top")) == 2, "the flows are stored")
     yield World(rest, recorder, web, db, hosts)
@@ -153,6 +155,27 @@ def test_the_stream_tells_what_comes(world: World) -> None:
     until(lambda: world.rest.evaluate("len(core.telemetry.link._following)") == 0, "the recorder is told")
 
 
+def test_an_anomaly_is_told_to_the_controller_and_to_whom_it_concerns(world: World) -> None:
+    flood = rows(
+        3000,
+        src=CLIENT,
+        dst="192.168.0.12",
+        src_mac=9,
+        dst_mac=0x020000000002,
+        exporter=1,
+        tcp_flags=2,
+        packets=1,
+        samples=1,
+    )
+    world.recorder.rows(flood)
+    (event,) = until(lambda: world.rest.evaluate("core.anomalies"), "the controller is told")
+    assert (event["kind"], event["subject"], event["project"]) == ("flood", world.db["id"], "umbra")
+    (kept,) = until(lambda: items(world.rest, "anomalies", "umbra"), "it is kept")
+    assert kept["text"] == event["text"] and kept["detail"]["sources"] >= 1 and kept["time"].endswith("Z")
+    assert items(world.rest, "anomalies", "acme") == []
+    assert world.rest.evaluate("dict(core.telemetry.fired)") == {"flood": 1}
+
+
 def test_the_state_is_told(world: World) -> None:
     found = world.rest("GET", "/v1/telemetry/status").json()
     assert found["healthy"] and found["problems"] == []
@@ -200,6 +223,7 @@ def test_top_shows_rates_again_and_again(cli: Any) -> None:
 def test_the_recorder_is_started_again_and_knows_the_ports(world: World) -> None:
     pid = world.rest.evaluate("core.telemetry.recorder.pid")
     world.rest.evaluate(f"modules['os'].kill({pid}, 9)")
+    until(lambda: world.rest("GET", "/v1/status").json()["warnings"], "an operator is told")
     until(lambda: world.rest.evaluate("core.telemetry.recorder.starts") == 2, "it is started")
 
     def answered() -> bool:

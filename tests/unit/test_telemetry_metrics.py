@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from novanet_apps.core import Core
+from novanet_apps.host_agent.metrics import METRICS
 from novanet_apps.rest.counters import Counters
 from novanet_apps.rest.metrics import collect as every
 from novanet_apps.rest.metrics import exposition
@@ -24,7 +25,7 @@ def expressions() -> list[str]:
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    known = every(Core().counters(), Counters(), {})
+    known = {**every(Core().counters(), Counters(), {}), **METRICS}
     asked = {name for expression in expressions() for name in NAME.findall(expression)}
     assert asked and asked <= known.keys()
     for expression in expressions():

@@ -37,6 +37,7 @@ from .security_groups import (
     SecurityGroup,
     SecurityGroupRule,
 )
+from .telemetry import FlowExporter
 
 KINDS: dict[str, type[Object]] = {
     cls.KIND: cls
@@ -60,6 +61,7 @@ KINDS: dict[str, type[Object]] = {
         PortForwarding,
         Neighbour,
         Hypervisor,
+        FlowExporter,
         TunnelMesh,
     )
 }
@@ -75,7 +77,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
 
 __all__ = [
     "ADMIN", "KINDS", "RECORDED", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair",
-    "AllocationPool", "Answer", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "Handover", "HealthMonitor",
+    "AllocationPool", "Answer", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "FlowExporter", "Handover", "HealthMonitor",
     "HostRoute", "Hypervisor", "Identity", "LabelRequirement", "Link", "Listener", "Load", "LoadBalancer", "Member", "Meters",
     "MulticastGroup", "Neighbour", "Network", "Object", "PolicyRoute", "Pool", "Port", "PortForwarding", "QosPolicy",
     "QosRule", "Question", "Router", "RouterGateway", "SecurityGroup", "SecurityGroupRule", "SessionPersistence", "Shaping",

@@ -29,6 +29,8 @@ class Bridge(Struct, frozen=True, kw_only=True):
     underlay_mtu: int | None = None
     datapath_type: str = ""
     ovs_version: str = ""
+    exporting: tuple[str, ...] = ()
+    """The flow exporters that are set up there, ``ID/REVISION`` each."""
     problems: tuple[str, ...] = ()
 
 
