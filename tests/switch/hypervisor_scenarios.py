@@ -30,7 +30,10 @@ def creates_the_bridge(world: World) -> None:
     assert ovs.vsctl("get-controller", "br-int") == CONTROLLER
     assert ovs.get("controller", "br-int", "connection_mode") == "out-of-band"
     assert ovs.get("interface", "nn-tun0", "type") == "geneve"
-    assert ovs.get("interface", "nn-tun0", "options") == '{csum="true", dst_port="6081", key=flow, remote_ip=flow}'
+    assert (
+        ovs.get("interface", "nn-tun0", "options")
+        == '{csum="true", dst_port="6081", key=flow, remote_ip=flow, tos=inherit}'
+    )
     assert ovs.get("interface", "nn-tun0", "ofport") == "65000"
     wait_for(lambda: world.bridge(h1).underlay_mtu == 9000)
     bridge = world.bridge(h1)
@@ -76,7 +79,7 @@ def whole(ovs: Ovs) -> bool:
         ovs.get("bridge", "br-int", "fail_mode") == "secure"
         and ovs.vsctl("get-controller", "br-int") == CONTROLLER
         and ovs.get("interface", "nn-tun0", "ofport_request") == "65000"
-        and ovs.get("interface", "nn-tun0", "options") == '{dst_port="6081", key=flow, remote_ip=flow}'
+        and ovs.get("interface", "nn-tun0", "options") == '{dst_port="6081", key=flow, remote_ip=flow, tos=inherit}'
         and ovs.get("bridge", "br-int", "other_config:datapath-id") == "4e4e000000000001"
     )
 
