@@ -143,6 +143,11 @@ TELEMETRY = [
         default=["127.0.0.1:6343", "127.0.0.1:2055", "127.0.0.1:4739", "[::1]:6343", "[::1]:2055", "[::1]:4739"],
         help="where sFlow, NetFlow and IPFIX come in (UDP), IP:PORT or [IPv6]:PORT, each of them at each; telemetry is off when empty",
     ),
+    cfg.StrOpt(
+        "telemetry_namespace", default="",
+        help="network namespace (`ip netns`) in which the addresses of telemetry_listen are, for a network of exports that nothing else"
+        " of this machine reaches; the controller's own when empty; entering it needs root",
+    ),
     cfg.ListOpt(
         "telemetry_exporters", default=[],
         help="addresses and prefixes that may export flows, beside this machine's loopback and the hypervisors' addresses (tunnel_ip,"
@@ -169,6 +174,16 @@ TELEMETRY = [
     ),
 ]  # fmt: skip
 
+CAPTURES = [
+    cfg.ListOpt(
+        "capture_listen", default=[],
+        help="where hypervisors' agents hand captures over: ptcp:PORT[:IP] (loopback only), pssl:PORT[:IP] (TLS 1.3 with client"
+        " certificates), punix:PATH; a socket in state_dir when empty",
+    ),
+    cfg.IntOpt("capture_disk", default=4096, min=1, help="MiB that the files of captures have on the controller's disk at most"),
+    cfg.FloatOpt("capture_keep", default=24.0, min=0.01, help="hours after which a capture that has ended is deleted, with its file"),
+]  # fmt: skip
+
 PARTS: dict[str, list[Any]] = {
     "OpenFlow": OPENFLOW,
     "Flow engine": ENGINE,
@@ -177,6 +192,7 @@ PARTS: dict[str, list[Any]] = {
     "Services for VMs": SERVICES,
     "REST": REST,
     "Telemetry": TELEMETRY,
+    "Captures": CAPTURES,
     "TLS of OpenFlow and OVSDB": TLS,
     "Logs": LOGGING,
 }

@@ -101,7 +101,7 @@ class Processes:
         state = self.directory / "collectors"
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         return [
-            *listen, "--worker", str(number), "--recorder", str(self._socket), "--state", str(state),
+            *listen, "--namespace", self.settings.namespace, "--worker", str(number), "--recorder", str(self._socket), "--state", str(state),
             "--allow", str(self._allowed),
         ]  # fmt: skip
 

@@ -13,12 +13,16 @@ from novanet_apps.compat.errors import ConfigurationError
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>\d{1,5})\Z")
 
+_NAMESPACE = re.compile(r"(?!\.)[\w.-]{1,255}\Z", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Settings:
     """Checked when made: what cannot be raises ConfigurationError."""
 
     listen: tuple[str, ...]
+    namespace: str
+    """Network namespace of these addresses; the controller's own when empty."""
     exporters: tuple[str, ...]
     """Addresses and prefixes that may export, beside loopback and the hypervisors."""
     workers: int
@@ -41,6 +45,8 @@ class Settings:
                 raise ConfigurationError(
                     f"telemetry_listen={address!r} must be IP:PORT or [IPv6]:PORT, e.g. 127.0.0.1:6343"
                 )
+        if self.namespace and not _NAMESPACE.match(self.namespace):
+            raise ConfigurationError(f"telemetry_namespace={self.namespace!r} must be a name that `ip netns` lists")
         for prefix in self.exporters:
             try:
                 ip_network(prefix)
@@ -58,6 +64,7 @@ class Settings:
 
         return cls(
             listen=tuple(conf.telemetry_listen),
+            namespace=conf.telemetry_namespace,
             exporters=tuple(conf.telemetry_exporters),
             workers=conf.telemetry_workers or max(1, min(4, (os.cpu_count() or 1) // 2)),
             state_dir=StoreSettings.from_options().state_dir / "telemetry",

@@ -42,10 +42,11 @@ class Cloud:
         *,
         mesh: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
+        telemetry: bool = False,
         **lab: Any,
     ) -> None:
         self.lab = Lab(hypervisors, **lab)
-        self.options = options
+        self.options, self.telemetry = options, telemetry
         self.mesh = mesh or {}
         self._names = itertools.count(1)
         self.groups: list[str] | None = None
@@ -56,7 +57,7 @@ class Cloud:
     def __enter__(self) -> Cloud:
         self.lab.__enter__()
         try:
-            self.controller = Controller(self.lab, options=self.options)
+            self.controller = Controller(self.lab, options=self.options, telemetry=self.telemetry)
             self.controller.start()
             self.controller.wait_ready()
             self.api = self.controller.api

@@ -29,8 +29,10 @@ import msgspec
 from eventlet import tpool
 from msgspec.structs import replace
 
+from novanet_apps import captures as capture_files
 from novanet_apps.balancing_counters import BalancingCounters
 from novanet_apps.compat import logs
+from novanet_apps.compat.openflow import Endpoint
 from novanet_apps.meter_counters import MeterCounters
 from novanet_apps.policy_log import LogEntry, PolicyLog
 from novanet_apps.rest import Server, Settings, open_tokens
@@ -67,6 +69,9 @@ class Store:
 
     def on_ready(self, callback: Any) -> None:
         callback()
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        return self.ready
 
     def record(self, kind: str, id: str, **fields: Any) -> None:
         self.core.apply([Edit(kind, id, replace(self.core.topology.get(kind, id), **fields))])
@@ -219,13 +224,25 @@ class ChildCore:
 def telemetry(core: Any, state_dir: Path) -> str:
     """Begin to record flows, without collectors; the recorder's socket."""
     core.telemetry = Processes(
-        core, TelemetrySettings(("127.0.0.1:1",), (), 0, state_dir / "telemetry", "", None, (3, 14, 90, 400), 16, False)
+        core,
+        TelemetrySettings(("127.0.0.1:1",), "", (), 0, state_dir / "telemetry", "", None, (3, 14, 90, 400), 16, False),
     )
     core.telemetry.on_anomaly(core.anomalies.append)
     core.telemetry.start()
     while not core.telemetry.link.connected:
         eventlet.sleep(0.02)
     return str(state_dir / "telemetry" / "recorder.sock")
+
+
+def captures(core: Any, state_dir: Path) -> str:
+    """Begin to take captures, up to 1 MiB; where from."""
+    path = str(state_dir / "captures.sock")
+    settings = capture_files.Settings(
+        state_dir / "captures", (Endpoint("punix", path, 0),), (None, None, None), 1 << 20, 3600.0
+    )
+    core.captures = capture_files.Captures(core, settings)
+    core.captures.start()
+    return f"unix:{path}"
 
 
 class Turns:
@@ -268,6 +285,7 @@ def main() -> None:
         "modules": sys.modules,
         "sleep": eventlet.sleep,
         "lag": Turns(),
+        "captures": lambda: captures(core, settings.state_dir),
         "telemetry": lambda: telemetry(core, settings.state_dir),
         "logged": lambda **fields: core.policy_log.keep(msgspec.convert(fields, LogEntry)),
         "decided": lambda hypervisor, rule, packets, size: core.decided(hypervisor, rule, packets, size),

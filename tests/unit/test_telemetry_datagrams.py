@@ -165,6 +165,34 @@ def test_lost_datagrams_are_counted_and_late_ones_are_not_lost() -> None:
     assert domain.lost == 1, "it began anew"
 
 
+def test_records_of_the_whole_exporter_are_numbered_along_by_open_vswitch() -> None:
+    state = State()
+    options = a_set(3, struct.pack(">HHH", 300, 2, 1) + struct.pack(">HHHH", 144, 4, 166, 8))
+    decode(ipfix(TEMPLATE), EXPORTER, state)
+    decode(ipfix(options, domain=0), EXPORTER, state)
+    data = a_set(256, struct.pack(">Q", 1) + b"\0")
+    decode(ipfix(a_set(300, struct.pack(">IQ", 1, 0)), domain=0), EXPORTER, state)
+    for sequence in (1, 2):
+        decode(ipfix(data, sequence=sequence), EXPORTER, state)
+    decode(ipfix(a_set(300, struct.pack(">IQ", 1, 0)), domain=0, sequence=3), EXPORTER, state)
+    decode(ipfix(data, sequence=4), EXPORTER, state)
+    assert state.domain(EXPORTER, 10, 7).lost == state.domain(EXPORTER, 10, 0).lost == 0
+    decode(ipfix(data, sequence=9), EXPORTER, state)
+    assert state.domain(EXPORTER, 10, 7).lost == 4
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first record", "last record, as Open vSwitch"])
+def test_losses_of_netflow_v5_whichever_record_it_numbers(last: bool) -> None:
+    state, number = State(), 0
+    for count, arrives in ((1, True), (2, True), (2, True), (1, True), (30, True), (3, False), (4, True), (1, True)):
+        sequence = number + (count - 1 if last else 0)
+        head = struct.pack(">HHIIIIBBH", 5, count, 60_000, 1_700_000_000, 0, sequence, 47, 209, 0)
+        if arrives:
+            decode(head + bytes(48 * count), EXPORTER, state)
+        number += count
+    assert state.domain(EXPORTER, 5, 47 << 8 | 209).lost == 3
+
+
 def test_what_is_remembered_is_bounded() -> None:
     state = State()
     for number in range(TEMPLATES + 10):

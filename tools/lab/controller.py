@@ -21,6 +21,8 @@ from tools.lab.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
 RYU_MANAGER = "import sys; from novanet_apps.compat import ryu_manager; sys.exit(ryu_manager())"
+EXPORTS = {"sflow": 6343, "netflow": 2055, "ipfix": 4739}
+"""UDP ports of collectors."""
 PORTS = range(20000, 32000)
 """Below the ports that Linux gives to outgoing connections, so that none takes it while the controller is away."""
 
@@ -80,7 +82,8 @@ class Controller:
     """``ryu-manager`` with these apps, for the hypervisors of a lab: REST on a loopback port, OpenFlow on a Unix socket.
 
     ``options`` are further lines of its configuration file (``{"audit_interval": 5}``; lists become commas), ``port`` is
-    that of REST (any free one when None). It runs between ``start()`` and ``terminate()`` or ``kill()``, any number of
+    that of REST (any free one when None). With ``telemetry`` its collectors stand in the underlay, see ``exports_go_to``;
+    there are none without. It runs between ``start()`` and ``terminate()`` or ``kill()``, any number of
     times, or within ``with``, where it is ready. Its state is kept in the lab's directory.
     """
 
@@ -90,6 +93,7 @@ class Controller:
         apps: Sequence[str] = ("novanet_apps.all",),
         options: Mapping[str, Any] | None = None,
         port: int | None = None,
+        telemetry: bool = False,
     ) -> None:
         self.lab, self.apps = lab, tuple(apps)
         self.state_dir = lab.directory / "controller"
@@ -100,13 +104,20 @@ class Controller:
         self.port = _free_port([port] if port else random.sample(PORTS, len(PORTS)))
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[Any] | None = None
-        self._write_config(options or {})
+        self.exports_go_to = ""
+        """Address, without a port, of its collectors: sFlow, NetFlow and IPFIX at their usual ports; empty without."""
+        self._write_config({**(self._collectors() if telemetry else {}), **(options or {})})
         lab.adopt(self)
 
     @property
     def store(self) -> str:
         """Where its embedded store listens, as OVSDB clients write it."""
         return f"unix:{self.state_dir / 'run' / 'intent.sock'}"
+
+    @property
+    def captures(self) -> str:
+        """Where it takes captures from agents."""
+        return f"unix:{self.state_dir / 'run' / 'captures.sock'}"
 
     @property
     def token(self) -> str:
@@ -208,6 +219,13 @@ class Controller:
         except LabError as error:
             raise LabError(f"{error}\n{self.log} ends with:\n{self.tail()}") from None
 
+    def _collectors(self) -> dict[str, Any]:
+        """A host in the underlay for the collectors, so that exports come from hypervisors' own addresses."""
+        host = self.lab.host("collectors", self.lab.collectors_ip)
+        self.exports_go_to = f"[{self.lab.collectors_ip}]" if self.lab.ipv6_underlay else self.lab.collectors_ip
+        listen = [f"{self.exports_go_to}:{port}" for port in EXPORTS.values()]
+        return {"telemetry_listen": listen, "telemetry_namespace": host.namespace}
+
     def _write_config(self, options: Mapping[str, Any]) -> None:
         settings: dict[str, Any] = {
             "state_dir": self.state_dir,
@@ -215,7 +233,7 @@ class Controller:
             "openflow_listen": f"punix:{self.openflow_socket}",
             "ovsdb_listen": f"punix:{self.lab.directory / 'ovsdb-passive.sock'}",
             "controller_target": f"unix:{{rundir}}/{CONTROLLER_SOCKET}",
-            "telemetry_listen": "",  # its ports are the machine's, and other labs may run
+            "telemetry_listen": "",  # of the machine: other labs may run
         }
         settings.update(options)
         lines = [f"{name} = {_value(value)}" for name, value in settings.items()]

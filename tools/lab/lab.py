@@ -81,6 +81,11 @@ class Lab:
         self._sigterm: Any = None
 
     @property
+    def collectors_ip(self) -> str:
+        """The address in the underlay of a controller's collectors, where it has any."""
+        return "fd50::fb" if self.ipv6_underlay else "192.168.50.251"
+
+    @property
     def run_id(self) -> str:
         return self._up.run_id
 

@@ -12,7 +12,7 @@ from novanet_apps.telemetry.parent import end_with
 
 from .allowed import Allowed
 from .outgoing import Outgoing
-from .sockets import listen
+from .sockets import listen, namespace
 from .worker import Worker
 
 
@@ -23,7 +23,8 @@ def main() -> int:
     if options.parent:
         end_with(options.parent)
     try:
-        sockets = [listen(address) for address in options.listen]
+        with namespace(options.namespace):
+            sockets = [listen(address) for address in options.listen]
     except OSError as problem:
         print(f"collector: {problem.strerror}", file=sys.stderr)
         return 1
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line, which the controller fills in from its options."""
     found = argparse.ArgumentParser(prog="collector", description="Collects sFlow, NetFlow and IPFIX for NovaNet.")
     found.add_argument("--listen", action="append", required=True, metavar="IP:PORT", help="UDP address; several times")
+    found.add_argument("--namespace", default="", help="network namespace of those addresses, as ip-netns(8) names it")
     found.add_argument("--worker", type=int, default=0, help="which of the collectors this is")
     found.add_argument("--recorder", required=True, help="Unix socket of the recorder")
     found.add_argument("--state", default="", help="directory in which templates outlive the collector")

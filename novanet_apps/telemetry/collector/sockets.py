@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 RECEIVE_BUFFER = 32 << 20
@@ -20,6 +22,24 @@ class Message(NamedTuple):
     sender: str
     dropped: int
     """Datagrams that the kernel has dropped at this socket since it was made, as the datagram says; 0 where it does not."""
+
+
+@contextmanager
+def namespace(name: str) -> Iterator[None]:
+    """Sockets made within belong to that network namespace (ip-netns(8)); to ours when empty. Raises OSError, which says what is wrong."""
+    if not name:
+        yield
+        return
+    from pyroute2 import netns  # not everyone waits for its import
+
+    try:
+        netns.pushns(name)
+    except OSError as problem:
+        raise OSError(problem.errno, f"cannot enter the network namespace {name}: {problem.strerror}") from problem
+    try:
+        yield
+    finally:
+        netns.popns()
 
 
 def listen(address: str) -> socket.socket:

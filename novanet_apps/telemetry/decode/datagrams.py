@@ -27,7 +27,10 @@ def decode(datagram: bytes, exporter: str, state: State) -> Decoded:
         found = _decoded(datagram, exporter, state)
     except Truncated as cut:
         raise Malformed(f"header: {cut}") from cut
-    domain_of(datagram, exporter, found, state).count(found.sequence, found.units)
+    domain = domain_of(datagram, exporter, found, state)
+    if _version(datagram) == netflow.IPFIX and found.domain == 0 and found.units and not found.flows:
+        domain = state.counting(exporter, netflow.IPFIX, found.sequence)
+    domain.count(found.sequence, found.units)
     return found
 
 

@@ -22,13 +22,14 @@ def decode_v5(datagram: bytes, exporter: str, state: State) -> Decoded:
     """Raises Truncated where the header is cut off."""
     reader, found = Reader(datagram, 2), Decoded()
     count, uptime, seconds, nanoseconds = reader.u16(), reader.u32(), reader.u32(), reader.u32()
-    found.sequence, engine_type, engine, sampling = reader.u32(), reader.u8(), reader.u8(), reader.u16()
+    sequence, engine_type, engine, sampling = reader.u32(), reader.u8(), reader.u8(), reader.u16()
     found.domain, found.units = engine_type << 8 | engine, count
     domain = state.domain(exporter, V5, found.domain)
     domain.rates[0] = max(1, sampling & 0x3FFF)
+    found.sequence = domain.first(sequence, count)
     head: Record = {
         "engineType": engine_type, "engineId": engine, "systemUpTime": uptime, "samplingAlgorithm": sampling >> 14,
-        "samplingInterval": sampling & 0x3FFF, "sequenceNumber": found.sequence, "flowCount": count, "ipVersion": 4,
+        "samplingInterval": sampling & 0x3FFF, "sequenceNumber": sequence, "flowCount": count, "ipVersion": 4,
     }  # fmt: skip
     now = 1000 * seconds + nanoseconds // 1_000_000
     try:

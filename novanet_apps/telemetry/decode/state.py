@@ -78,6 +78,8 @@ class Domain:
         self.rates: Bounded[int, int] = Bounded(SAMPLERS)
         """Sampling rate by sampler or selector; 0 is the one that names none."""
         self.expected: int | None = None
+        self._before: tuple[int, int] | None = None
+        self._numbers_last = False
         self.received = 0
         """Datagrams."""
         self.lost = 0
@@ -90,6 +92,19 @@ class Domain:
         if 0 in self.rates:
             return self.rates[0]
         return next(iter(self.rates.values())) if len(self.rates) == 1 else 1
+
+    def first(self, sequence: int, count: int) -> int:
+        """The number of a NetFlow v5 datagram's first record. That is what its header has; only Open vSwitch's has the last one's.
+
+        Which of both it is shows as soon as datagrams with different numbers of records follow each other.
+        """
+        if self._before is not None:
+            before, units = self._before
+            begins, ends = (sequence == (before + step) & 0xFFFFFFFF for step in (units, count))
+            if begins != ends:
+                self._numbers_last = ends
+        self._before = sequence, count
+        return (sequence - max(0, count - 1) if self._numbers_last else sequence) & 0xFFFFFFFF
 
     def count(self, sequence: int, units: int) -> None:
         """A datagram with this number has come, after which the number goes on by ``units``."""
@@ -116,6 +131,13 @@ class State:
         """A domain of an exporter, for each version of the protocol its own."""
         domains = self.exporters.made(exporter, lambda: Bounded(DOMAINS))
         return domains.made((version, id), Domain)
+
+    def counting(self, exporter: str, version: int, sequence: int) -> Domain:
+        """The domain that counts records about domain 0, which stands for all of an exporter: Open vSwitch numbers them along
+        with those of its other domain, against RFC 7011 section 3.1."""
+        whole = self.domain(exporter, version, 0)
+        others = (each for each in self.exporters[exporter].values() if each is not whole)
+        return next((each for each in others if each.expected == sequence), whole)
 
     def dump(self) -> bytes:
         """Templates and rates."""
