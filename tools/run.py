@@ -1,7 +1,8 @@
 """``make run``: the whole of NovaNet on this machine, with a proof that VMs on three hypervisors reach each other.
 
 Brings up a lab, a controller, two networks that use the same addresses and a router with a way outside, pings between
-all VMs and from there to the outside and back, and stays until Ctrl-C (``ONCE=1``: ends after the proof). Exit code 0 when everything reached what it should and nothing else.
+all VMs and from there to the outside and back, asks what was sent, and stays until Ctrl-C (``ONCE=1``: ends after the proof).
+Exit code 0 when everything reached what it should and nothing else, and the flows tell of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tools.lab import VM, Api, Controller, HostAgent, Lab, LabError
+from tools.lab import VM, Api, Controller, HostAgent, Lab, LabError, processes
 
 HYPERVISORS = 3
 NETWORKS = ("blue", "red")
@@ -153,6 +154,34 @@ class Edge:
         return good and list(found) == [self.sample.address(2, 4)]
 
 
+def export(api: Api, target: str) -> None:
+    """Have all hypervisors tell the controller's collectors of every packet, which only a lab can afford."""
+    wanted = {"name": "everywhere", "type": "sflow", "targets": [f"{target}:6343"], "sampling": 1, "polling": 10}
+    api.post("/v1/flow-exporters?wait=20", wanted)
+
+
+def show_flows(controller: Controller) -> bool:
+    """Show who has talked most, by what hypervisors exported; whether every VM is among them."""
+    names = {f"{name}-{number + 1}" for name in NETWORKS for number in range(HYPERVISORS)}
+    rows: dict[str, dict[str, Any]] = {}
+    try:
+        processes.until(lambda: names <= talkers(controller, rows), "flows of every VM are told", 20)
+    except LabError as problem:
+        say(f"\n{problem}; there are those of {', '.join(sorted(names & set(rows))) or 'none'}")
+        return False
+    say("\nwho talked most, as sFlow tells it (`novanet top` shows it live):")
+    say(f"  {'port':<10}{'sent':>12}{'received':>12}")
+    for name in sorted(names, key=lambda name: -rows[name]["bytes"])[:3]:
+        say(f"  {name:<10}{rows[name]['bytes_out']:>10} B{rows[name]['bytes_in']:>10} B")
+    return True
+
+
+def talkers(controller: Controller, rows: dict[str, dict[str, Any]]) -> set[str]:
+    """Names of the ports that flows tell of, whose sums go into ``rows``."""
+    rows |= {row["name"]: row for row in controller.api.get("/v1/telemetry/top", by="port", limit=100)["items"]}
+    return set(rows)
+
+
 def explain(controller: Controller) -> None:
     """Where everything is, for another terminal."""
     say(f"\ndashboard    {controller.url}/#token={controller.token}")
@@ -167,9 +196,10 @@ def run(once: bool) -> int:
     say(f"starting {HYPERVISORS} hypervisors with Open vSwitch …")
     with Lab(HYPERVISORS, provider=True) as lab:
         say("starting the controller: ryu-manager novanet_apps.all …")
-        with Controller(lab) as controller:
+        with Controller(lab, telemetry=True) as controller:
             say("telling it of the hypervisors, asking for networks and ports over REST …")
             lab.deploy(controller)
+            export(controller.api, controller.exports_go_to)
             for hypervisor in lab.hypervisors:
                 HostAgent(hypervisor, controller).start()
             samples = [Sample(controller.api, name) for name in NETWORKS]
@@ -179,6 +209,7 @@ def run(once: bool) -> int:
                 sample.boot(lab, controller)
             good = prove(samples, controller)
             good &= edge.prove(lab, controller)
+            good &= show_flows(controller)
             say("\nEverything works." if good else "\nNOT everything works, see above.")
             if not good or once:
                 return 0 if good else 1

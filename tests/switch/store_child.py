@@ -165,6 +165,7 @@ def learn(directory: str) -> Any:
     controller.store.forget(outside.id, "192.0.2.9")
     controller.store.forget(outside.id, "192.0.2.200")
     until(lambda: (outside.id, "192.0.2.3") not in known)
+    until(lambda: controller.store.counters["writes"] - before["writes"] >= 6)
     found = {obj.ip_address: [obj.mac_address, obj.learned, obj.revision_number]
              for obj in controller.topology.all("neighbour").values()}  # fmt: skip
     writes = controller.store.counters["writes"] - before["writes"]

@@ -95,6 +95,18 @@ def test_hyperloglog_counts_what_differs(count: int) -> None:
     assert sketch.count() == pytest.approx(count, rel=0.12, abs=1)
 
 
+def test_addresses_of_one_subnet_are_counted_as_well() -> None:
+    """They differ in eight bits, the highest of a word; with every key of the hash."""
+    columns = np.zeros((250, 2), np.uint64)
+    columns[:, 1] = np.arange(250, dtype=np.uint64) << np.uint64(56)
+    counts = []
+    for seed in range(100):
+        sketch = HyperLogLog(8)
+        sketch.add(mixed(columns, seed << 57 | seed * 0x5851F42D4C957F2D % 2**57))
+        counts.append(sketch.count())
+    assert np.mean(counts) == pytest.approx(250, rel=0.03) and np.std(counts) < 20
+
+
 def test_recent_forgets_after_two_turns() -> None:
     recent = Recent(1 << 16)
     keys = mixed(np.arange(100, dtype=np.uint64).reshape(-1, 1))
