@@ -14,16 +14,17 @@ WORKERS ?= 4
 PYTEST_ARGS ?=
 TESTS := $(wildcard tests/unit tests/switch tests/lab tests/chaos tests/scale)
 OVS_TESTS := $(wildcard tests/switch tests/lab tests/chaos)
+C_FILES := $(wildcard pipelines/slots/*.c novanet_apps/telemetry/collector/fast/*.[ch])
 CODE := topology pipelines novanet_apps tools tests setup.py
 
 # Labs are made of network namespaces: that needs root. Nothing else does.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AS_ROOT := $(if $(SUDO),sudo -E)
 
-PACKAGES := openvswitch-switch openvswitch-common iproute2 iputils-ping ethtool tcpdump iperf3 openssl python3-venv
+PACKAGES := openvswitch-switch openvswitch-common iproute2 iputils-ping ethtool tcpdump tshark iperf3 openssl python3-venv
 # What VMs of the lab run: DHCP clients, and what asks a network's services. Only dnsmasq is a server, and none is started.
 PACKAGES += isc-dhcp-client udhcpc dhcpcd-base bind9-dnsutils ndisc6 traceroute socat dnsmasq-base
-# What compiles pipelines/slots/fill.c; without, tables of load balancers are made thirty times slower.
+# What compiles C_FILES; without, tables of load balancers are made thirty times slower, and flows are collected so.
 PACKAGES += gcc libc6-dev
 
 # Ryu is built by an old setuptools; pip takes it from the one variable or the other, depending on its age.
@@ -50,7 +51,7 @@ packages:
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$${missing[@]}"; \
 	fi
 
-$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt pipelines/slots/fill.c | packages
+$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt $(C_FILES) | packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): NovaNet needs Python 3.10 to 3.13; name one with PYTHON=…" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }

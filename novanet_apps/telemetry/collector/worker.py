@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from novanet_apps.telemetry import frames
-from novanet_apps.telemetry.decode.datagrams import Malformed, decode, domain_of
+from novanet_apps.telemetry.decode.datagrams import Malformed, decode, domain_of, version_of
 from novanet_apps.telemetry.decode.results import Decoded, Record
-from novanet_apps.telemetry.decode.state import State
+from novanet_apps.telemetry.decode.state import Domain, State
 
 from . import sums as flows
 from .allowed import Allowed
+from .fast import Fast, compiled
 from .outgoing import Outgoing
-from .sockets import Message, receive
+from .sockets import receive
 
 LOG = logging.getLogger(__name__)
 SAVED = 30.0
@@ -36,15 +39,17 @@ class Worker:
 
     def __init__(
         self, number: int, sockets: Sequence[socket.socket], out: Outgoing, allowed: Allowed, state: Path | None,
-        interval: float = 1.0,
+        interval: float = 1.0, plain: bool = False,
     ) -> None:  # fmt: skip
+        """``plain``: without the compiled part, as it is where there was no compiler."""
         self._number, self._sockets, self._out, self._allowed, self._interval = number, sockets, out, allowed, interval
         self._path = None if state is None else state / f"templates-{number}"
         self._state = State()
         self._sums = flows.Sums()
+        self._fast = Fast(flows.MOST) if compiled() and not plain else None
+        self._forgotten = 0
+        """What ``State.forgotten`` was when the compiled part was told."""
         self._exporters: dict[str, int] = {}
-        self._told = 0
-        """How many exporters the recorder has been told of."""
         self._received: Counter[str] = Counter()
         self._malformed: Counter[str] = Counter()
         self._queue: Counter[str] = Counter()
@@ -53,8 +58,11 @@ class Worker:
         """Datagrams that the kernel dropped, by socket."""
         self._kernel: Counter[str] = Counter()
         """The same, by the exporter whose datagram said so."""
+        self._unclaimed = 0
+        """The same, that datagrams told of which were refused."""
         self._counters: list[Record] = []
         self._running = True
+        self._allow = False
         self._load()
 
     def stop(self) -> None:
@@ -62,8 +70,8 @@ class Worker:
         self._running = False
 
     def allow(self) -> None:
-        """Read anew who may export."""
-        self._allowed.read()
+        """Read anew who may export, as soon as may be."""
+        self._allow = True
 
     def run(self) -> None:
         """Collect."""
@@ -73,6 +81,10 @@ class Worker:
             due, saved = time.monotonic() + self._interval, time.monotonic()
             while self._running:
                 ready = selector.select(max(0.0, due - time.monotonic()))
+                if self._allow:
+                    self._allow = False
+                    self._allowed.read()
+                    self._forget()
                 for key, _ in ready:
                     self._take_some(key.fileobj)
                 now = time.monotonic()
@@ -88,54 +100,76 @@ class Worker:
     # --- datagrams -----------------------------------------------------------------------------------------------
 
     def _take_some(self, made: Any) -> None:
-        now = time.time_ns() // 1_000_000
+        now, number = time.time_ns() // 1_000_000, made.fileno()
+        if self._fast is not None:
+            most = TURN
+            while (left := self._fast.receive(number, now, most)) is not None:
+                self._take(left.data, left.sender, left.dropped, now)
+                most = max(0, most - 1)
+            return
         for _ in range(TURN):
             message = receive(made)
             if message is None:
                 return
-            self._take(message, made.fileno(), now)
+            dropped = 0
+            if message.dropped:
+                dropped = (message.dropped - self._dropped.get(number, 0)) & 0xFFFFFFFF
+                self._dropped[number] = message.dropped
+            self._take(message.data, message.sender, dropped, now)
 
-    def _take(self, message: Message, number: int, now: int) -> None:
-        sender = message.sender
+    def _take(self, data: bytes, sender: str, dropped: int, now: int) -> None:
+        self._unclaimed += dropped
         if sender not in self._allowed:
             self._received["refused"] += 1
             return
         self._received["datagrams"] += 1
-        if message.dropped:
-            self._kernel[sender] += (message.dropped - self._dropped.get(number, 0)) & 0xFFFFFFFF
-            self._dropped[number] = message.dropped
+        self._kernel[sender] += self._unclaimed
+        self._unclaimed = 0
         try:
-            found = decode(message.data, sender, self._state)
+            found = decode(data, sender, self._state)
         except Malformed:
             self._malformed[sender] += 1
             return
         if found.problems:
             self._malformed[sender] += 1
-        self._count(found, message, self._exporters.setdefault(sender, len(self._exporters)), now)
+        exporter = self._exporters.setdefault(sender, len(self._exporters))
+        domain = domain_of(data, sender, found, self._state)
+        self._count(found, sender, exporter, domain, now)
+        if self._fast is not None:
+            if self._forgotten != self._state.forgotten:
+                self._forget()
+            self._fast.learn(sender, exporter, version_of(data), found.domain, domain)
 
-    def _count(self, found: Decoded, message: Message, exporter: int, now: int) -> None:
+    def _forget(self) -> None:
+        """The compiled part learns anew what there is."""
+        if self._fast is not None:
+            self._fast.forget()
+            self._forgotten = self._state.forgotten
+
+    def _count(self, found: Decoded, sender: str, exporter: int, domain: Domain, now: int) -> None:
         refused = self._sums.refused
-        domain = domain_of(message.data, message.sender, found, self._state)
         for record in found.flows:
             if "sampling_rate" in record:
                 flows.sample(self._sums, exporter, record, now)
             else:
                 flows.flow(self._sums, exporter, record, domain, now)
-        self._queue[message.sender] += self._sums.refused - refused
+        self._queue[sender] += self._sums.refused - refused
         for record in found.counters:
             if "ifIndex" in record:
                 values = {name: record[name] for name in _IN_COUNTERS if name in record}
-                self._counters.append({"exporter": message.sender, "interface": record["ifIndex"], **values})
+                self._counters.append({"exporter": sender, "interface": record["ifIndex"], **values})
 
     # --- batches -------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        rows = self._sums.drain()
+        rows, taken = self._sums.drain(), 0
+        if self._fast is not None:
+            rows, taken = np.concatenate((self._fast.drain(), rows)), self._fast.taken
         header = {
             "kind": "aggregates", "worker": self._number, "at": time.time(), "rows": len(rows),
             "exporters": {number: [address, 0] for address, number in self._exporters.items()},
             "lost": {self._exporters[sender]: lost for sender, lost in self._lost().items() if sender in self._exporters},
-            "received": dict(self._received),
+            "received": {**self._received, "datagrams": self._received["datagrams"] + taken},
         }  # fmt: skip
         if not self._out.put(frames.pack(header, rows.tobytes())):
             for number in rows["exporter"].tolist():
@@ -156,6 +190,11 @@ class Worker:
         for name, counts in (("kernel", self._kernel), ("queue", self._queue), ("malformed", self._malformed)):
             for sender, count in counts.items():
                 found[sender][name] = count
+        if self._fast is not None:
+            for sender, losses in found.items():
+                kernel, refused = self._fast.losses(sender)
+                losses["kernel"] = losses.get("kernel", 0) + kernel
+                losses["queue"] = losses.get("queue", 0) + refused
         return found
 
     # --- templates -----------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def decode(datagram: bytes, exporter: str, state: State) -> Decoded:
     except Truncated as cut:
         raise Malformed(f"header: {cut}") from cut
     domain = domain_of(datagram, exporter, found, state)
-    if _version(datagram) == netflow.IPFIX and found.domain == 0 and found.units and not found.flows:
+    if version_of(datagram) == netflow.IPFIX and found.domain == 0 and found.units and not found.flows:
         domain = state.counting(exporter, netflow.IPFIX, found.sequence)
     domain.count(found.sequence, found.units)
     return found
@@ -36,15 +36,16 @@ def decode(datagram: bytes, exporter: str, state: State) -> Decoded:
 
 def domain_of(datagram: bytes, exporter: str, found: Decoded, state: State) -> Domain:
     """The domain that a datagram, which was decoded, is of."""
-    return state.domain(exporter, _version(datagram), found.domain)
+    return state.domain(exporter, version_of(datagram), found.domain)
 
 
-def _version(datagram: bytes) -> int:
+def version_of(datagram: bytes) -> int:
+    """5, 9, 10, or SFLOW_DOMAIN, where it is any that is known."""
     return SFLOW_DOMAIN if datagram[:4] == b"\0\0\0\5" else int.from_bytes(datagram[:2], "big")
 
 
 def _decoded(datagram: bytes, exporter: str, state: State) -> Decoded:
-    version = _version(datagram)
+    version = version_of(datagram)
     match version:
         case _ if version == SFLOW_DOMAIN:
             return sflow.decode(datagram)

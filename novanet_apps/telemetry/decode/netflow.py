@@ -160,7 +160,7 @@ def _sane(count: int) -> int:
 
 
 def _keep(domain: Domain, id: int, fields: list[tuple[int, int, int]], scopes: int) -> None:
-    made = template(fields, scopes)
+    made = template(tuple(fields), scopes)
     if made.least:  # records without a byte would have no end
         domain.templates[id] = made
 

@@ -6,8 +6,10 @@ rates outlive the collector: ``dump`` and ``load``.
 
 from __future__ import annotations
 
+import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgpack
@@ -25,17 +27,18 @@ V = TypeVar("V")
 
 
 class Bounded(OrderedDict[K, V], Generic[K, V]):
-    """A dictionary in which the oldest entry makes room."""
+    """A dictionary in which the oldest entry makes room; ``told`` is called then."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, told: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self.most = most
+        self.most, self._told = most, told
 
     def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, value)
         self.move_to_end(key)
         if len(self) > self.most:
             self.popitem(last=False)
+            self._told()
 
     def made(self, key: K, make: Callable[[], V]) -> V:
         """The entry, which is made when it is not there."""
@@ -64,10 +67,20 @@ class Template(NamedTuple):
     """Bytes that a record has at least: what is left of a set with fewer is padding."""
 
 
-def template(fields: list[tuple[int, int, int]], scopes: int = 0) -> Template:
-    """A template of fields (id, enterprise, length)."""
+@lru_cache(4096)
+def template(fields: tuple[tuple[int, int, int], ...], scopes: int = 0) -> Template:
+    """The template of fields (id, enterprise, length): exporters of a kind have the same."""
     made = tuple(Field(id, enterprise, length, element(id, enterprise)) for id, enterprise, length in fields)
     return Template(made, scopes, sum(1 if field.length == VARIABLE else field.length for field in made))
+
+
+class Numbers(ctypes.Structure):
+    """Sequence numbers of a domain, where the compiled decoder counts them as well (collector/fast/collector.h, ``numbers``)."""
+
+    _fields_ = (
+        ("received", ctypes.c_uint64), ("lost", ctypes.c_uint64), ("expected", ctypes.c_uint32), ("before", ctypes.c_uint32),
+        ("units", ctypes.c_uint32), ("known", ctypes.c_uint8), ("has_before", ctypes.c_uint8), ("numbers_last", ctypes.c_uint8),
+    )  # fmt: skip
 
 
 class Domain:
@@ -77,13 +90,22 @@ class Domain:
         self.templates: Bounded[int, Template] = Bounded(TEMPLATES)
         self.rates: Bounded[int, int] = Bounded(SAMPLERS)
         """Sampling rate by sampler or selector; 0 is the one that names none."""
-        self.expected: int | None = None
-        self._before: tuple[int, int] | None = None
-        self._numbers_last = False
-        self.received = 0
+        self.numbers = Numbers()
+
+    @property
+    def received(self) -> int:
         """Datagrams."""
-        self.lost = 0
+        return int(self.numbers.received)
+
+    @property
+    def lost(self) -> int:
         """Datagrams or records, in the units of the sequence number."""
+        return int(self.numbers.lost)
+
+    @property
+    def expected(self) -> int | None:
+        """The sequence number that comes next; None before the first."""
+        return int(self.numbers.expected) if self.numbers.known else None
 
     def rate(self, sampler: int | None) -> int:
         """By what to multiply: 1 where nothing is known. A domain with one sampler means it, whatever it is called."""
@@ -98,38 +120,42 @@ class Domain:
 
         Which of both it is shows as soon as datagrams with different numbers of records follow each other.
         """
-        if self._before is not None:
-            before, units = self._before
-            begins, ends = (sequence == (before + step) & 0xFFFFFFFF for step in (units, count))
+        numbers = self.numbers
+        if numbers.has_before:
+            begins, ends = (sequence == (numbers.before + step) & 0xFFFFFFFF for step in (numbers.units, count))
             if begins != ends:
-                self._numbers_last = ends
-        self._before = sequence, count
-        return (sequence - max(0, count - 1) if self._numbers_last else sequence) & 0xFFFFFFFF
+                numbers.numbers_last = ends
+        numbers.before, numbers.units, numbers.has_before = sequence, count, True
+        return (sequence - max(0, count - 1) if numbers.numbers_last else sequence) & 0xFFFFFFFF
 
     def count(self, sequence: int, units: int) -> None:
         """A datagram with this number has come, after which the number goes on by ``units``."""
-        self.received += 1
-        if self.expected is not None:
-            ahead = (sequence - self.expected) & 0xFFFFFFFF
-            if 0 < ahead < 1 << 31:
-                self.lost += ahead
-            elif ahead and (behind := 1 + (~ahead & 0xFFFFFFFF)) <= REORDERED * max(1, units):
-                self.lost = max(0, self.lost - units)  # counted as lost before
+        numbers = self.numbers
+        numbers.received += 1
+        ahead = (sequence - numbers.expected) & 0xFFFFFFFF
+        if numbers.known and ahead:
+            if ahead < 1 << 31:
+                numbers.lost += ahead
+            elif (1 << 32) - ahead <= REORDERED * max(1, units):
+                numbers.lost = max(0, numbers.lost - units)  # counted as lost before
                 return
-            elif ahead and behind:
-                self.expected = None  # it began anew
-        self.expected = (sequence + units) & 0xFFFFFFFF
+        numbers.expected, numbers.known = (sequence + units) & 0xFFFFFFFF, True
 
 
 class State:
     """Of all exporters, by address."""
 
     def __init__(self) -> None:
-        self.exporters: Bounded[str, Bounded[tuple[int, int], Domain]] = Bounded(EXPORTERS)
+        self.exporters: Bounded[str, Bounded[tuple[int, int], Domain]] = Bounded(EXPORTERS, self._forgotten)
+        self.forgotten = 0
+        """How many exporters and domains have made room for others."""
+
+    def _forgotten(self) -> None:
+        self.forgotten += 1
 
     def domain(self, exporter: str, version: int, id: int) -> Domain:
         """A domain of an exporter, for each version of the protocol its own."""
-        domains = self.exporters.made(exporter, lambda: Bounded(DOMAINS))
+        domains = self.exporters.made(exporter, lambda: Bounded(DOMAINS, self._forgotten))
         return domains.made((version, id), Domain)
 
     def counting(self, exporter: str, version: int, sequence: int) -> Domain:
@@ -176,6 +202,6 @@ class State:
 
 def _templates(found: Any) -> dict[int, Template]:
     return {
-        int(number): template([(int(id), int(pen), int(length)) for id, pen, length in fields], int(scopes))
+        int(number): template(tuple((int(id), int(pen), int(length)) for id, pen, length in fields), int(scopes))
         for number, fields, scopes in found
     }
