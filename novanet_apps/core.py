@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from novanet_apps.balancing_counters import BalancingCounters
+from novanet_apps.captures import Captures
 from novanet_apps.drops import Drops
 from novanet_apps.flow_engine import FlowEngine
 from novanet_apps.handovers import Handovers
@@ -64,6 +65,7 @@ class Core:
         self.meter_counters = MeterCounters(self)
         self.policy_log = PolicyLog(self)
         self.identities = IdentityCollector(self)
+        self.captures = Captures(self)
         self.telemetry: Processes | None = None
         """The processes of ``novanet_apps.telemetry``, where that app is loaded."""
         self._started = False
@@ -88,9 +90,11 @@ class Core:
         self.store.on_ready(self.hypervisors.complete)
         self.store.on_ready(self.identities.start)
         self.store.start()
+        self.captures.start()
 
     def close(self) -> None:
         """Called by Ryu when it ends: sessions and the embedded server end, the switches keep what they have."""
+        self.captures.stop()
         self.hypervisors.stop()
         self.engine.stop()
         self.store.stop()

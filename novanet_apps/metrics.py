@@ -57,6 +57,10 @@ def collect(core: Core) -> dict[str, Metric]:
             "counter", "Times that everything of a hypervisor was compiled, as when it is first seen.",
             reconciler.full_recomputes,
         ),
+        "novanet_captures_saved_total": ("counter", "Files of captures that agents have handed over.", core.captures.saved),
+        "novanet_captures_refused_total": (
+            "counter", "Files of captures for which there was no room or no use; the log says why.", core.captures.refused,
+        ),
         "novanet_punts_total": (
             "counter", "Packets that switches handed to the controller, by reason.", _punts(core.punts.received),
         ),

@@ -16,9 +16,9 @@ from eventlet.event import Event
 from eventlet.timeout import Timeout
 
 from pipelines.compiler import Compiler, Owner
-from topology import balancing, exporters, qos_status, scope, wires
+from topology import balancing, captures, exporters, qos_status, scope, wires
 from topology.changes import Change
-from topology.model import FloatingIp, FlowExporter, Handover, Member, Network, Port, PortForwarding, Status
+from topology.model import Capture, FloatingIp, FlowExporter, Handover, Member, Network, Port, PortForwarding, Status
 
 from .mtu_watch import MtuWatch
 
@@ -197,6 +197,9 @@ class Reconciler:
 
     def judge(self, kind: str, id: str) -> tuple[Status, list[str]]:
         """The status, with what keeps the object from being ACTIVE and what is odd about it."""
+        capture: Capture | None = self.core.topology.get(kind, id) if kind == "capture" else None
+        if capture is not None:
+            return captures.judge(self.core.topology, capture)
         reasons = list(self.mtu.about(kind, id))
         idle = self._idle(kind, id)
         if idle:
@@ -258,7 +261,7 @@ class Reconciler:
             building |= awaited - gone
         if kind == "port":
             failed += self._interface_error(id)
-            building |= self._handed_over_at(id)
+            building |= self._handed_over_at(id) | self._queued_at(id)
         return failed, away, building
 
     def _interface_error(self, port_id: str) -> Iterator[str]:
@@ -272,6 +275,14 @@ class Reconciler:
         here = self.core.topology.location(port_id)
         if handover is None or handover.told is None or here is None:
             return set()
+        obj = self.core.topology.get("hypervisor", here)
+        return {obj.name if obj is not None else here}
+
+    def _queued_at(self, port_id: str) -> set[str]:
+        """The hypervisor whose Open vSwitch has yet to be given a port's queue."""
+        if not qos_status.awaited(self.core.topology, port_id):
+            return set()
+        here = self.core.topology.location(port_id) or ""
         obj = self.core.topology.get("hypervisor", here)
         return {obj.name if obj is not None else here}
 

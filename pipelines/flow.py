@@ -191,6 +191,13 @@ def dec_ttl() -> bytes:
     return b"\0\x18\0\x08\0\0\0\0"
 
 
+def set_queue(number: int) -> bytes:
+    """OFPAT_SET_QUEUE: the queue of the port by which the packet will leave (0: the one for everything else). The kernel's datapath
+    honours it; Open vSwitch's own does not.
+    """
+    return b"\0\x15\0\x08" + number.to_bytes(4, "big")
+
+
 def push_vlan(tpid: int = 0x8100) -> bytes:
     """OFPAT_PUSH_VLAN: a new outermost tag; its VLAN_VID is to be set next."""
     return b"\0\x11\0\x08" + tpid.to_bytes(2, "big") + b"\0\0"

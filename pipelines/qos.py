@@ -3,6 +3,9 @@
 A meter ends a packet wherever it stands in what the switch does, so a flow that is limited only names its meters: table ``meter``
 has a flow for each. What a VM sends passes them before anything else is done with it, broadcasts and all; what it gets, at
 its door; what leaves and enters by a router's gateway, and by each floating IP, where it is routed.
+
+Where Open vSwitch shapes uplinks itself (``topology.queues``), a packet of a VM is given its port's queue before anything else, and
+keeps it through routers, translations and the kernel's tunnels. Every packet is: what a container says of its own counts for nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +14,14 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 from topology import qos as model
+from topology import queues
 from topology.graph import Topology
 from topology.model import FloatingIp, Port
 from topology.qos import Limit, Quality
 
 from . import fields as f
 from . import tables as t
-from .flow import Action, Flow, Meter, Rule, clone, match, output, resubmit, set_field
+from .flow import Action, Flow, Meter, Rule, clone, match, output, resubmit, set_field, set_queue
 from .gateways import CONNECTIONS, HERE, WayOut, route_out, way_out
 from .nat import FLOATING, inside_of
 from .placement import placed
@@ -54,7 +58,9 @@ def meter_id(use: int, number: int) -> int:
 
 
 def base(topology: Topology, hypervisor: str, _: str) -> Iterator[Rule]:
-    """A VM's marks are not believed unless its port says otherwise."""
+    """A VM's marks are not believed unless its port says otherwise, nor is its queue."""
+    if queues.used(topology, hypervisor):
+        yield Flow(t.LIMIT.number, EVERYBODY, b"", (set_queue(queues.OTHERS),), goto=t.MARK.number)
     for family in FAMILIES:
         clear = (set_field(f.IP_DSCP, 0),)
         yield Flow(t.MARK.number, EVERYBODY, match(f.ETH_TYPE(family.ethertype)), clear, goto=t.PORT_SECURITY.number)
@@ -75,8 +81,10 @@ def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
     )
     yield from _all(sent, gets)
     own = f.IN_PORT_KEY(found.key)
-    if sent:
-        yield Flow(t.LIMIT.number, PORT, match(own), pass_by(sent), goto=t.MARK.number)
+    queue = queues.of_port(topology, hypervisor, port_id)
+    if sent or queue:
+        leave = () if queue is None else (set_queue(queue),)
+        yield Flow(t.LIMIT.number, PORT, match(own), (*pass_by(sent), *leave), goto=t.MARK.number)
     if quality.dscp is not None or quality.trusted:
         for family in FAMILIES:
             mark = () if quality.dscp is None else (set_field(f.IP_DSCP, quality.dscp),)

@@ -84,7 +84,7 @@ PIPELINE: tuple[Table, ...] = tuple(
             (
                 "limit",
                 "qos",
-                "What a VM sends has to pass the meters of its port.",
+                "What a VM sends has to pass the meters of its port, and gets its queue where Open vSwitch shapes uplinks.",
                 (f.IN_PORT_KEY,),
                 ("meter", "mark"),
                 "mark",

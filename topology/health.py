@@ -20,6 +20,8 @@ from .model import HealthMonitor, LoadBalancer, Member, Network, Pool
 
 AGENT_PORT = "nn-agent"
 """The agent's port on the integration bridge."""
+AGENT_OWNER = "novanet-agent"
+"""Key in external_ids of the rows that the agent makes in Open vSwitch's database."""
 AGENT_MAC = "02:4e:56:ff:ff:fd"
 """The MAC address of the agent's end, the same on every hypervisor: it is seen nowhere else."""
 

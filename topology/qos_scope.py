@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from .changes import Change, Dirty, Owner
 from .graph import Topology
-from .model import FloatingIp, Network, Port
+from .model import Bridge, FloatingIp, Network, Port
 from .reach import floating_at, routers_at
 
 _NO_EFFECT = ("name", "description", "revision_number")
@@ -126,11 +126,21 @@ def _network(topology: Topology, change: Change) -> Iterator[Dirty]:
         yield from _held_by(topology, "network", change.id)
 
 
+def _bridge(topology: Topology, change: Change) -> Iterator[Dirty]:
+    """Packets get queues where Open vSwitch shapes an uplink itself."""
+    old: Bridge | None = change.old
+    new: Bridge | None = change.new
+    if bool(old and old.queueing) != bool(new and new.queueing):
+        yield change.id, ("base", change.id)
+        yield from ((change.id, owner) for owner in owners_on(topology, change.id))
+
+
 RULES: dict[str, Callable[[Topology, Change], Iterable[Dirty]]] = {
     "qos-rule": _rule,
     "port": _port,
     "location": _location,
     "vif": _vif,
     "network": _network,
+    "bridge": _bridge,
 }
 """What each kind of change makes dirty, beside what ``scope`` says. The graph has the changes in it already."""

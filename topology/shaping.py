@@ -136,6 +136,11 @@ def numbers(keys: Collection[int]) -> dict[int, int]:
     return {key: FIRST_OF_PORTS + slot for slot, key in taken.items()}
 
 
+def has_class(quality: Quality) -> bool:
+    """Whether a policy says something of its port's uplink."""
+    return (quality.min_kbps, quality.priority, quality.max_latency_ms) != (None, None, None)
+
+
 def _with_class(view: Wishes, hypervisor_id: str) -> Iterator[Shaped]:
     """The ports on a hypervisor whose policy says something of its uplink, by id."""
     for id in sorted(view.ports_on(hypervisor_id)):
@@ -144,7 +149,7 @@ def _with_class(view: Wishes, hypervisor_id: str) -> Iterator[Shaped]:
         if port is None or network is None or port.router_id is not None or port.port_key is None:
             continue
         quality = of_port(view, id)
-        if (quality.min_kbps, quality.priority, quality.max_latency_ms) != (None, None, None):
+        if has_class(quality):
             yield Shaped(port, network, quality)
 
 

@@ -10,6 +10,7 @@ from eventlet.event import Event
 
 from novanet_apps.host_agent import metrics
 from novanet_apps.host_agent.bridge import LocalBridge
+from novanet_apps.host_agent.captures import Captures
 from novanet_apps.host_agent.connections import Connections
 from novanet_apps.host_agent.conntrack import Source, Userspace, control_socket, source
 from novanet_apps.host_agent.datapath import lookups
@@ -47,6 +48,7 @@ class Agent:
         self._userspace = Userspace(control)
         self._shaping = Shaping(lambda: self._intent, self._local, control)
         self._connections = Connections(lambda: self._intent, self._conntrack)
+        self._captures = Captures(conf, lambda: self._intent)
 
     def start(self) -> None:
         """Begin. Raises NamespaceError, and OSError where the metrics' address cannot be used."""
@@ -59,14 +61,16 @@ class Agent:
         eventlet.spawn(self._keep_port)
         self._connections.start()
         self._shaping.start()
+        self._captures.start()
 
     def stop(self) -> None:
         """End, and take away what was made."""
         try:
             if self._local.session.connected:
                 self._local.unplug()
+            self._captures.stop()
         except OvsdbError as problem:
-            LOG.warning("the agent's port is left behind: %s", problem)
+            LOG.warning("the agent's ports are left behind: %s", problem)
         self._thread.stop()
         if self._intent is not None:
             self._intent.stop()
@@ -83,7 +87,7 @@ class Agent:
             return f"intent store: {self._intent.session.error or 'connecting'}"
         if self._intent.hypervisor_id is None:
             return f"the intent store has no hypervisor {self._name}: create it, or set agent_hypervisor"
-        return self._trouble or self._connections.trouble or self._shaping.trouble
+        return self._trouble or self._connections.trouble or self._shaping.trouble or self._captures.trouble
 
     # --- the store ---------------------------------------------------------------------------------------------------
 
@@ -95,7 +99,7 @@ class Agent:
         while not self._name:
             eventlet.sleep(0.05)
         LOG.info("this is hypervisor %s", self._name)
-        self._intent = Intent(store(self._conf), self._name, self._changed, self._shaping.wake)
+        self._intent = Intent(store(self._conf), self._name, self._changed, self._shaping.wake, self._captures.wake)
         self._reports = Reports(self._intent.session)
         self._reports.start()
         self._intent.start()
@@ -203,6 +207,8 @@ class Agent:
             "novanet_agent_connection_count_seconds": [({}, self._connections.cost)],
             "novanet_agent_loads_written_total": [({}, self._connections.written)],
             "novanet_agent_datapath_lookups_total": [({"cache": cache}, count) for cache, count in self._lookups()],
+            "novanet_agent_captures": [({}, self._captures.running)],
+            "novanet_agent_captures_ended_total": [({}, self._captures.ended)],
             **self._shaping.samples(),
         }
 

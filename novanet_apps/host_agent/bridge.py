@@ -12,15 +12,15 @@ from typing import Any
 
 import eventlet
 
-from novanet_apps.host_agent import hands_off
+from novanet_apps.host_agent import queues
 from novanet_apps.host_agent.hands_off import HandsOff
 from novanet_apps.ovsdb.link import OvsdbError
 from novanet_apps.ovsdb.session import RowEvent, Session, members, read
-from topology.health import AGENT_PORT
+from topology.health import AGENT_OWNER, AGENT_PORT
 
 LOG = logging.getLogger(__name__)
 
-OWNER = "novanet-agent"
+OWNER = AGENT_OWNER
 """Key in external_ids of what the agent made."""
 OFPORT = 65010
 """OpenFlow port to ask for, so that it stays the same."""
@@ -33,7 +33,7 @@ TABLES = {
     "Bridge": ["name", "ports", "datapath_type"],
     "Port": ["name", "interfaces", "qos", "external_ids"],
     "Interface": ["name", "type", "ofport", "error"],
-    **hands_off.TABLES,
+    **queues.TABLES,
 }
 
 
@@ -66,6 +66,15 @@ class LocalBridge:
     def not_ours(self, interface: str) -> str:
         """Why the queues of an interface that is watched cannot be the agent's; empty when they can."""
         return self._hands_off.error(interface) or self._bypasses(interface)
+
+    def queued(self, interface: str, bridge: str) -> bool:
+        """Whether Open vSwitch shapes an interface that is watched, as the controller tells it. Not while it leaves that to the agent: the
+        controller takes it over from there."""
+        return queues.honoured(self.session, interface, bridge) and not self._hands_off.are_off(interface)
+
+    def classes(self, interface: str) -> dict[str, int]:
+        """Numbers of the classes that it has for it, by name."""
+        return queues.classes(self.session, interface)
 
     def keep_hands_off(self, interfaces: set[str]) -> None:
         """Have Open vSwitch leave the queues of these interfaces alone, and of no others. Raises OvsdbError."""

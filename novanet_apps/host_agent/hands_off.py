@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from novanet_apps.ovsdb.session import Session, members, read
+from novanet_apps.host_agent.queues import port_of, qos_of
+from novanet_apps.ovsdb.session import Session, read
 
 NOOP = "linux-noop"
-TABLES = {"QoS": ["type", "external_ids"]}
 
 
 class HandsOff:
@@ -24,8 +24,8 @@ class HandsOff:
 
     def error(self, interface: str) -> str:
         """Why the interface's queues cannot be the agent's: somebody has Open vSwitch shape its port. Empty when they can."""
-        port = self._port(interface)
-        qos = None if port is None else self._qos(port)
+        port = port_of(self._session, interface)
+        qos = None if port is None else qos_of(self._session, port)
         if qos is None or read(qos, "type") == NOOP:
             return ""
         return (
@@ -38,10 +38,10 @@ class HandsOff:
         found: list[dict[str, Any]] = []
         kept = set()
         for number, name in enumerate(sorted(interfaces)):
-            port = self._port(name)
+            port = port_of(self._session, name)
             if port is None:
                 continue
-            qos = self._qos(port)
+            qos = qos_of(self._session, port)
             if qos is not None:
                 kept.add(qos.uuid)
                 continue
@@ -60,19 +60,14 @@ class HandsOff:
                 found.append({"op": "delete", "table": "QoS", "where": [["_uuid", "==", gone]]})
         return found
 
+    def are_off(self, interface: str) -> bool:
+        """Whether Open vSwitch has been told to leave an interface to the agent."""
+        port = port_of(self._session, interface)
+        qos = None if port is None else qos_of(self._session, port)
+        return qos is not None and qos.uuid in set(self._ours())
+
     def _ours(self) -> Iterator[UUID]:
         key, value = self._mark
         for uuid, row in self._session.rows("QoS").items():
             if read(row, "external_ids").get(key) == value:
                 yield uuid
-
-    def _port(self, interface: str) -> Any:
-        """The port that has an interface of this name, as one of several perhaps; None when Open vSwitch has none."""
-        rows = self._session.rows("Interface").items() if self._session.synced else ()
-        uuid = next((uuid for uuid, row in rows if read(row, "name") == interface), None)
-        ports = self._session.rows("Port").values()
-        return next((port for port in ports if uuid is not None and uuid in members(port, "interfaces")), None)
-
-    def _qos(self, port: Any) -> Any:
-        uuid = next(members(port, "qos"), None)
-        return None if uuid is None else self._session.rows("QoS").get(uuid)

@@ -1,4 +1,5 @@
-"""What the intent store says of this hypervisor: which members are to be checked here and how, and how uplinks are to be shaped.
+"""What the intent store says of this hypervisor: which members are to be checked here and how, what is to be captured, and how uplinks
+are to be shaped.
 
 Read are all members, pools and health monitors, but only those ports that are on this hypervisor (``host_id``) and addresses of
 the subnets that have members: of the tens of thousands of a platform's, a hypervisor has its hundreds.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from novanet_apps.host_agent import shaping_intent
@@ -20,14 +21,14 @@ from novanet_apps.intent.feed import Feed, load
 from novanet_apps.ovsdb.session import RowEvent, Session, members, read
 from topology.changes import Change, Edit
 from topology.health import is_checked
-from topology.model import HealthMonitor, Load, Member, Pool
+from topology.model import Capture, HealthMonitor, Load, Member, Pool
 from topology.schema import ADDRESS, DATABASE, LOAD, columns, table
 
 LOG = logging.getLogger(__name__)
 
-WHOLE = ("member", "pool", "health-monitor")
+WHOLE = ("member", "pool", "health-monitor", "capture")
 _WHOLE = frozenset(map(table, WHOLE))
-PORT, HYPERVISOR, ROUTER = table("port"), table("hypervisor"), table("router")
+PORT, HYPERVISOR, ROUTER, CAPTURE = map(table, ("port", "hypervisor", "router", "capture"))
 TABLES = {
     **{table(kind): list(columns(kind)) for kind in WHOLE},
     **shaping_intent.TABLES,
@@ -37,6 +38,7 @@ TABLES = {
     LOAD: ["hypervisor_id", "pool_id", "connections", "began", "beat"],
 }
 
+T = TypeVar("T")
 Place = tuple[str, str]
 """(subnet id, address)"""
 
@@ -62,7 +64,7 @@ class Here(NamedTuple):
 
 class Intent:
     """One session with the store. ``changed`` is called with the members of which something has changed, ``uplinks_changed`` when
-    uplinks may have to be shaped otherwise: ``shaping`` says how."""
+    uplinks may have to be shaped otherwise (``shaping`` says how), ``captures_changed`` when ports or captures are others."""
 
     def __init__(
         self,
@@ -70,8 +72,9 @@ class Intent:
         hypervisor: str,
         changed: Callable[[dict[str, Wanted]], None],
         uplinks_changed: Callable[[], None],
+        captures_changed: Callable[[], None],
     ) -> None:
-        self._changed = changed
+        self._changed, self._captures_changed = changed, captures_changed
         self._feed = Feed(self._apply, dict)
         self._members: dict[str, Member] = {}
         self._pools: dict[str, Pool] = {}
@@ -91,6 +94,7 @@ class Intent:
         self._touched: set[str] = set()
         self.loads: dict[str, tuple[str, Load]] = {}
         """What the store has of the connections here, with the row, by pool."""
+        self.captures: dict[str, Capture] = {}
         self.hypervisor_id: str | None = None
         self.bridge = ""
         self.session = Session(
@@ -128,6 +132,15 @@ class Intent:
         pools = [id for id, pool in self._pools.items() if pool.lb_algorithm == "least_connections"]
         return {self._members[id].member_key or 0: pool for pool in pools for id in self._in_pool.get(pool, ())}
 
+    def captured(self, capture: Capture) -> frozenset[str] | None:
+        """The ports here whose packets are to be captured; None when it is not for this hypervisor to do."""
+        if capture.port_id is not None:
+            return frozenset((capture.port_id,)) if UUID(capture.port_id) in self._ports else None
+        if capture.hypervisor_id is None or capture.hypervisor_id != self.hypervisor_id:
+            return None
+        ports = (self.shaping.get("port", id) for id in self.shaping.ports_on(capture.hypervisor_id))
+        return frozenset(each.id for each in ports if capture.network_id in (None, each.network_id))
+
     def router_zones(self) -> set[int]:
         """The conntrack zones of routers (``pipelines.nat``)."""
         keys = (next(members(row, "router_key"), 0) for row in self.session.rows(ROUTER).values())
@@ -152,6 +165,8 @@ class Intent:
         self._restrict()
         self.shaping.take(events, self.hypervisor_id)
         touched, self._touched = self._touched, set()
+        if any(event.table in (CAPTURE, PORT, HYPERVISOR) for event in events):
+            self._captures_changed()
         self._changed({id: self.wanted(id) or Wanted(None, "unknown", False) for id in touched})
 
     def _on_state(self, connected: bool, error: str) -> None:
@@ -225,6 +240,8 @@ class Intent:
             elif kind == "pool":
                 _put(self._pools, id, value)
                 self._touched.update(self._in_pool.get(id, ()))
+            elif kind == "capture":
+                _put(self.captures, id, value)
             else:
                 self._note_monitor(id, value)
         return []
@@ -257,7 +274,7 @@ class Intent:
 _NOBODY = UUID(int=0)
 
 
-def _put(found: dict[str, Pool], id: str, value: Pool | None) -> None:
+def _put(found: dict[str, T], id: str, value: T | None) -> None:
     if value is None:
         found.pop(id, None)
     else:

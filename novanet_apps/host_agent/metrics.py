@@ -20,6 +20,8 @@ METRICS = {
     "novanet_agent_connection_count_seconds": ("gauge", "seconds of a processor that the last count took, of the agent and of vswitchd"),
     "novanet_agent_loads_written_total": ("counter", "counts of a pool's connections that were written to the intent store"),
     "novanet_agent_datapath_lookups_total": ("counter", "packets by which flow cache of the datapath had their flow: exact_match, signature_match, megaflow …, or upcall when none had, or lost"),
+    "novanet_agent_captures": ("gauge", "captures that run"),
+    "novanet_agent_captures_ended_total": ("counter", "captures that have ended, however they did"),
     "novanet_agent_uplink_shaped": ("gauge", "1: the uplink is shaped as the intent store says"),
     "novanet_agent_uplink_bytes_total": ("counter", "bytes that left by an uplink, by class: the id of a port, control, hypervisor, or others"),
     "novanet_agent_uplink_packets_total": ("counter", "packets that left by an uplink, by class"),

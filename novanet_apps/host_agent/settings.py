@@ -7,6 +7,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from novanet_apps.host_agent.upload import SOCKET
 from novanet_apps.intent.settings import EMBEDDED, default_state_dir
 
 OPTIONS: list[Any] = [
@@ -39,7 +40,16 @@ OPTIONS: list[Any] = [
         "agent_checks_at_once", default=8192, min=1,
         help="health checks under way at a time, half the limit of open files at most; more wait for their turn",
     ),
-    cfg.StrOpt("tls_certificate", help="PEM file with the agent's certificate for OVSDB connections"),
+    cfg.StrOpt(
+        "agent_capture_dir", default="/var/tmp",
+        help="directory on whose disk captures are kept until they have ended and the controller has them",
+    ),
+    cfg.StrOpt(
+        "agent_captures", default="",
+        help="where the controller takes captures (its capture_listen): ssl:IP:PORT, tcp:IP:PORT or unix:PATH; that of a controller on the"
+        " same host when empty",
+    ),
+    cfg.StrOpt("tls_certificate", help="PEM file with the agent's certificate for OVSDB connections, and to hand over captures"),
     cfg.StrOpt("tls_private_key", help="PEM file with the private key of tls_certificate"),
     cfg.StrOpt("tls_ca", help="PEM file with the CA certificates that OVSDB servers' certificates are checked against"),
     cfg.StrOpt(
@@ -53,8 +63,16 @@ def store(conf: Any) -> str:
     """Where the intent store is, as python-ovs takes it."""
     if conf.store != EMBEDDED:
         return str(conf.store)
-    state = Path(conf.state_dir) if conf.state_dir else default_state_dir()
-    return f"unix:{state / 'run' / 'intent.sock'}"
+    return f"unix:{_state_dir(conf) / 'run' / 'intent.sock'}"
+
+
+def receiver(conf: Any) -> str:
+    """Where captures are handed over, as ``upload`` takes it."""
+    return str(conf.agent_captures) or f"unix:{_state_dir(conf) / SOCKET}"
+
+
+def _state_dir(conf: Any) -> Path:
+    return Path(conf.state_dir) if conf.state_dir else default_state_dir()
 
 
 def read(args: list[str] | None = None) -> Any:

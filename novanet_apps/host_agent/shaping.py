@@ -16,6 +16,8 @@ from novanet_apps.host_agent.bridge import LocalBridge
 from novanet_apps.host_agent.conntrack import ConntrackError
 from novanet_apps.host_agent.measuring import Measuring
 from novanet_apps.host_agent.metrics import Samples
+from novanet_apps.host_agent.queues import MAJOR as OPEN_VSWITCH
+from novanet_apps.host_agent.queues import QueuedUplink
 from novanet_apps.host_agent.send_buffer import SendBufferError, process, widen
 from novanet_apps.host_agent.traffic_control import Counts, Found, ShapingError, TrafficControl
 from novanet_apps.host_agent.uplink import Uplink
@@ -42,7 +44,10 @@ class Shaping:
     def __init__(self, intent: Callable[[], Intent | None], local: LocalBridge, control: Callable[[], str]) -> None:
         self._intent, self._local, self._control_socket = intent, local, control
         self._control: TrafficControl | None = None
+        self._queue_control: TrafficControl | None = None
         self._uplinks: dict[str, Uplink] = {}
+        self._queued: dict[str, QueuedUplink] = {}
+        """Those that Open vSwitch shapes."""
         self._look: Event = Event()
         self._measuring = Measuring(self._class_of)
         self.buffer_trouble = ""
@@ -71,6 +76,10 @@ class Shaping:
             there = self._netlink.read(name) if uplink.shape is not None else None
             if there is not None and uplink.shape is not None:
                 found.append((uplink.shape, there.counts))
+        for queued in self._queued.values():
+            seen = queued.read().counts
+            numbers = {leaf.number: queued.numbers.get(leaf.name) for leaf in queued.shape.leaves}
+            found.append((queued.shape, {leaf: seen[number] for leaf, number in numbers.items() if number in seen}))
         return found
 
     def samples(self) -> Samples:
@@ -98,7 +107,8 @@ class Shaping:
 
     def _run(self) -> None:
         while True:
-            soon = not self._knows or any(uplink.settling for uplink in self._uplinks.values())
+            uplinks: list[Uplink | QueuedUplink] = [*self._uplinks.values(), *self._queued.values()]
+            soon = not self._knows or any(uplink.settling for uplink in uplinks)
             with eventlet.Timeout(SOON if soon else AGAIN, False):
                 self._look.wait()
             self._look = Event()
@@ -130,10 +140,11 @@ class Shaping:
         hypervisor: Hypervisor | None = intent.shaping.get("hypervisor", id)
         names = {uplink.interface for uplink in hypervisor.uplinks} if hypervisor is not None else set()
         self._local.watch(names)
-        self._forget(names)
         if not self._local.session.settled:
             return  # what Open vSwitch does with them is still to come
-        self._local.keep_hands_off(names)
+        theirs = {name for name in names if hypervisor is not None and self._local.queued(name, hypervisor.bridge)}
+        self._forget(names - theirs)
+        self._local.keep_hands_off(names - theirs)
         if hypervisor is None:
             return
         segments = self._local.datapath_type(hypervisor.bridge) != "netdev"
@@ -141,9 +152,11 @@ class Shaping:
             wanted, error = shapes(intent.shaping, id), ""
         except ValueError as problem:
             wanted, error = (), str(problem)
-        errors = {shape.interface: self._make(shape, segments) for shape in wanted} or dict.fromkeys(
-            sorted(names), error
-        )
+        self._queued = {name: uplink for name, uplink in self._queued.items() if name in theirs}
+        errors = {
+            shape.interface: self._make_queued(shape) if shape.interface in theirs else self._make(shape, segments)
+            for shape in wanted
+        } or dict.fromkeys(sorted(names), error)
         self._note(errors)
         if not segments and wanted:
             self._widen(wanted)
@@ -159,6 +172,10 @@ class Shaping:
                 found = self._netlink.read(name) if leaf.name == port_id else None
                 if found is not None and leaf.number in found.counts:
                     return name, leaf.number, found
+        for queued in self._queued.values():
+            found = queued.read()
+            if queued.numbers.get(port_id) in found.counts:
+                return queued.shape.interface, queued.numbers[port_id], found
         raise ShapingError(
             self.trouble or "it has no class on any uplink: its network's uplink is none of the hypervisor's"
         )
@@ -178,11 +195,25 @@ class Shaping:
             LOG.info("uplink %s: %d changes", shape.interface, uplink.changes.total() - before)
         return ""
 
+    def _make_queued(self, shape: Shape) -> str:
+        """Set the lengths of the queues of an uplink that Open vSwitch shapes; returns what keeps them from being set."""
+        if self._queue_control is None:
+            self._queue_control = TrafficControl(OPEN_VSWITCH)
+        uplink = QueuedUplink(self._queue_control, shape, self._local.classes(shape.interface))
+        self._queued[shape.interface] = uplink
+        try:
+            changed = uplink.make()
+        except ShapingError as problem:
+            return str(problem)
+        if changed:
+            LOG.info("uplink %s: set the length of %d queues", shape.interface, changed)
+        return ""
+
     def _forget(self, names: set[str]) -> None:
         """Give back interfaces that are uplinks no more."""
         for name in set(self._netlink.shaped()) - names:
             self._netlink.end(name)
-            LOG.info("uplink %s: no longer one, and not shaped any more", name)
+            LOG.info("uplink %s: given back, as it is no uplink any more or Open vSwitch shapes it", name)
         for name in self._uplinks.keys() - names:
             del self._uplinks[name]
 

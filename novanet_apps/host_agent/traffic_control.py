@@ -23,7 +23,6 @@ from topology.shaping import OTHERS, ROOT
 
 MAJOR = 0x4E4E
 """Of our handles: "NN"."""
-QDISC = MAJOR << 16
 FILTER = 1
 RATE_MS, CEIL_MS = 2, 1
 """What a class may send at once, in milliseconds of its rate, and of the uplink's."""
@@ -99,10 +98,12 @@ tcmsg.plugins["bfifo"] = sched_pfifo
 
 
 class TrafficControl:
-    """One rtnetlink socket. Its calls take a millisecond or so, and raise ShapingError."""
+    """One rtnetlink socket, and the queueing disciplines with handle ``major``: ours, or Open vSwitch's. Its calls take a millisecond
+    or so, and raise ShapingError."""
 
-    def __init__(self) -> None:
-        self._netlink = IPRoute()
+    def __init__(self, major: int = MAJOR) -> None:
+        self._netlink, self._major = IPRoute(), major
+        self._qdisc = major << 16
 
     def close(self) -> None:
         """Close the socket."""
@@ -124,7 +125,7 @@ class TrafficControl:
         """The interfaces that have something of ours."""
         found = []
         for qdisc in self._try("reading queueing disciplines", self._netlink.get_qdiscs):
-            if qdisc["handle"] == QDISC and qdisc["parent"] == TC_H_ROOT:
+            if qdisc["handle"] == self._qdisc and qdisc["parent"] == TC_H_ROOT:
                 try:
                     found.append(socket.if_indextoname(qdisc["index"]))
                 except OSError:
@@ -139,14 +140,14 @@ class TrafficControl:
             if qdisc["index"] != index:
                 continue
             if qdisc["parent"] == TC_H_ROOT:
-                ours = qdisc["handle"] == QDISC
+                ours = qdisc["handle"] == self._qdisc
                 if not ours and qdisc["handle"]:
                     kind = qdisc.get_attr("TCA_KIND")
                     raise ShapingError(
                         f"{interface} is shaped by somebody else ({kind} {qdisc['handle'] >> 16:x}:): remove that"
                         f" (tc qdisc del dev {interface} root) or the uplink"
                     )
-            elif qdisc["parent"] >> 16 == MAJOR:
+            elif qdisc["parent"] >> 16 == self._major:
                 options = qdisc.get_attr("TCA_OPTIONS")
                 limit = options["limit"] if qdisc.get_attr("TCA_KIND") == "bfifo" else -1
                 queues[qdisc["parent"] & 0xFFFF] = Queue(qdisc["handle"], limit)
@@ -155,7 +156,7 @@ class TrafficControl:
         classes, counts = {}, {}
         for each in self._try("reading its classes", lambda: self._netlink.get_classes(index=index)):
             number = each["handle"] & 0xFFFF
-            if each["handle"] >> 16 == MAJOR:
+            if each["handle"] >> 16 == self._major:
                 classes[number] = _parameters(each.get_attr("TCA_OPTIONS"))
                 counts[number] = _counts(each.get_attr("TCA_STATS2"))
         return Found(classes, queues, self._program(index), counts)
@@ -163,20 +164,20 @@ class TrafficControl:
     def begin(self, interface: str) -> None:
         """Take the interface's root, with no class yet."""
         index = self.index(interface)
-        self._try("taking its root", lambda: self._netlink.tc("replace", "htb", index, QDISC, default=OTHERS))
+        self._try("taking its root", lambda: self._netlink.tc("replace", "htb", index, self._qdisc, default=OTHERS))
 
     def end(self, interface: str) -> None:
         """Give it back."""
         index = self.index(interface)
-        self._try("giving it back", lambda: self._netlink.tc("del", "htb", index, QDISC))
+        self._try("giving it back", lambda: self._netlink.tc("del", "htb", index, self._qdisc))
 
     def put_class(self, interface: str, number: int, options: dict[str, Any]) -> None:
         """Add a class, or change its numbers; packets that wait in it stay."""
         index = self.index(interface)
-        parent = QDISC | (ROOT if number != ROOT else 0)
+        parent = self._qdisc | (ROOT if number != ROOT else 0)
         self._try(
             f"class {number:x}",
-            lambda: self._netlink.tc("replace-class", "htb", index, QDISC | number, parent=parent, **options),
+            lambda: self._netlink.tc("replace-class", "htb", index, self._qdisc | number, parent=parent, **options),
         )
 
     def put_queue(self, interface: str, number: int, limit: int, handle: int = 0) -> None:
@@ -184,7 +185,7 @@ class TrafficControl:
         index = self.index(interface)
         self._try(
             f"queue of class {number:x}",
-            lambda: self._netlink.tc("replace", "bfifo", index, handle, parent=QDISC | number, limit=limit),
+            lambda: self._netlink.tc("replace", "bfifo", index, handle, parent=self._qdisc | number, limit=limit),
         )
 
     def put_program(self, interface: str, program: bytes) -> None:
@@ -193,17 +194,21 @@ class TrafficControl:
         self._try(
             "its classifier",
             lambda: self._netlink.tc(
-                "replace-filter", "bpf", index, FILTER, parent=QDISC, prio=1, protocol=ETH_P_ALL, program=program
+                "replace-filter", "bpf", index, FILTER, parent=self._qdisc, prio=1, protocol=ETH_P_ALL, program=program
             ),
         )  # fmt: skip
 
     def delete_class(self, interface: str, number: int) -> None:
         """Remove a class, and packets that wait in it."""
         index = self.index(interface)
-        self._try(f"class {number:x}", lambda: self._netlink.tc("del-class", "htb", index, QDISC | number, rate=1000))
+        self._try(
+            f"class {number:x}", lambda: self._netlink.tc("del-class", "htb", index, self._qdisc | number, rate=1000)
+        )
 
     def _program(self, index: int) -> bytes:
-        for each in self._try("reading its classifier", lambda: self._netlink.get_filters(index=index, parent=QDISC)):
+        for each in self._try(
+            "reading its classifier", lambda: self._netlink.get_filters(index=index, parent=self._qdisc)
+        ):
             options = each.get_attr("TCA_OPTIONS")
             if each.get_attr("TCA_KIND") == "bpf" and options is not None and options.get_attr("TCA_BPF_OPS"):
                 return bytes(options.get_attr("TCA_BPF_OPS"))

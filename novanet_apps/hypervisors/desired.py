@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from novanet_apps.hypervisors.ports import OwnPort, Wire, probes, tunnel, wires
+from novanet_apps.hypervisors.queues import TABLES as QUEUE_TABLES
+from novanet_apps.hypervisors.queues import QueueRows
 from topology.exporters import COLUMNS
 from topology.model import FlowExporter, Hypervisor, TunnelMesh
+from topology.queues import Queues
 
 OWNER = "novanet-owner"
 """Key in external_ids: the id of the hypervisor object for which NovaNet made or took over the row."""
@@ -31,11 +34,12 @@ TABLES = {
     "sFlow": ["targets", "agent", "sampling", "polling", "header", "external_ids"],
     "NetFlow": ["targets", "active_timeout", "add_id_to_interface", "external_ids"],
     "IPFIX": ["targets", "sampling", "cache_active_timeout", "obs_domain_id", "other_config", "external_ids"],
-    "Port": ["name", "interfaces", "external_ids"],
+    "Port": ["name", "interfaces", "qos", "external_ids"],
     "Interface": [
         "name", "type", "ofport", "ofport_request", "external_ids", "options", "mtu", "error", "admin_state", "bfd",
         "bfd_status",
     ],
+    **QUEUE_TABLES,
     "Controller": ["target", "is_connected", "connection_mode", "inactivity_probe", "max_backoff"],
 }  # fmt: skip
 """What is replicated: no column with statistics, so that a hypervisor at rest sends nothing.
@@ -97,6 +101,8 @@ class Desired(NamedTuple):
     """Whether it is known which peers are to be watched; until then probes that are there stay."""
     exporters: tuple[Exporter, ...] | None = None
     """None while it is not known what is to be exported; until then what there is stays."""
+    queues: tuple[QueueRows, ...] | None = None
+    """Of the uplinks that Open vSwitch has to shape; None while it is not known what they are to have."""
 
 
 def desired(
@@ -105,10 +111,12 @@ def desired(
     controllers: tuple[str, ...],
     peers: Mapping[int, str] | None = None,
     exporting: Iterable[FlowExporter] | None = None,
+    queueing: Iterable[Queues] | None = None,
 ) -> Desired:
     """Derive it; ``peers`` are those to be watched (hypervisor key -> tunnel_ip), None while that is not known.
 
-    ``exporting`` are the flow exporters that there are to be, None while that is not known.
+    ``exporting`` are the flow exporters that there are to be, and ``queueing`` what uplinks are to have that Open vSwitch has to shape;
+    None while that is not known.
     """
     mesh = mesh or TunnelMesh(id="")
     pairs = tuple(wires(hypervisor.bridge_mappings))
@@ -126,4 +134,5 @@ def desired(
         wires=pairs,
         probing=peers is not None,
         exporters=None if exporting is None else tuple(exporters(exporting, hypervisor)),
+        queues=None if queueing is None else tuple(map(QueueRows.of, queueing)),
     )

@@ -16,6 +16,8 @@ from novanet_apps.hypervisors.desired import Desired
 from novanet_apps.hypervisors.inventory import Inventory
 from novanet_apps.hypervisors.pace import FORGOTTEN_AFTER, Pace
 from novanet_apps.hypervisors.ports import TUNNEL_PORT, probe_name
+from novanet_apps.hypervisors.queues import TABLES as QUEUE_TABLES
+from novanet_apps.hypervisors.queues import Mending, shapeable
 from novanet_apps.hypervisors.repair import Repair, elsewhere, exporter, forget
 from novanet_apps.hypervisors.settings import fill_in
 from novanet_apps.ovsdb.fast_json import Connection
@@ -37,7 +39,7 @@ TRANSACTION_TIMEOUT = 10.0
 SETTLING = 3.0
 """Seconds after which a probe that never was up is believed: BFD sends once a second until then (RFC 5880, section 6.8.3)."""
 MAX_DUPLICATES_SHOWN = 10
-REPAIRED_TABLES = frozenset({"Open_vSwitch", "Bridge", "Controller", *COLUMNS.values()})
+REPAIRED_TABLES = frozenset({"Open_vSwitch", "Bridge", "Controller", *COLUMNS.values(), *QUEUE_TABLES})
 
 
 class Host:
@@ -71,6 +73,8 @@ class Host:
         self._was_other = False
         self._probes: dict[str, str] = {}
         """The ports that watch other hypervisors, by their ids."""
+        self._queued: tuple[str, ...] = ()
+        """The uplinks for which ``_want`` has queues."""
         self._sound: set[str] = set()
         """Ports of NovaNet's own that were found right and have been left alone since."""
         self._want = self._derive()
@@ -179,7 +183,7 @@ class Host:
         probes: set[str] = set()
         for event in events:
             self.seen.note(event)
-            look = look or event.table in REPAIRED_TABLES
+            look = look or event.table in REPAIRED_TABLES or _has_other_queues(event)
             if event.table == "Interface":
                 probes.add(read(event.row, "name"))
             if time.monotonic() - began > SLICE:
@@ -194,6 +198,8 @@ class Host:
             self._registry.withdraw(self.hypervisor.id, keep=self.seen.plugged())
         disturbed, self.seen.disturbed = self.seen.disturbed, set()
         self._sound -= disturbed
+        if self._queueing() != self._queued:
+            self.review()
         self._publish_bridge()
         if probes:
             self._publish_links([peer for peer, name in self._probes.items() if name in probes])
@@ -293,6 +299,17 @@ class Host:
             if marks.get(desired.OWNER) == self.hypervisor.id and desired.EXPORTER in marks:
                 yield marks[desired.EXPORTER]
 
+    def _queueing(self) -> tuple[str, ...]:
+        """The uplinks that Open vSwitch has to shape, being ports whose queues are honoured."""
+        names = sorted({uplink.interface for uplink in self.hypervisor.uplinks})
+        bridge = self._row("Bridge", self.seen.bridge) if names else None
+        return tuple(name for name in names if shapeable(name, bridge, self.session.rows, self.seen) is not None)
+
+    def _queues(self) -> Iterator[tuple[str, int]]:
+        """The queues that are as they have to be."""
+        mark = desired.OWNER, self.hypervisor.id
+        return Mending(mark, self.session.rows, self.seen, [], None).right(self._want.queues or ())
+
     def _bridge_named(self, name: str) -> Row | None:
         return next((row for row in self.session.rows("Bridge").values() if read(row, "name") == name), None)
 
@@ -314,6 +331,8 @@ class Host:
             datapath_type=(read(row, "datapath_type") or "system") if row is not None else "",
             ovs_version=version[0] if version else "",
             exporting=tuple(self._exporting(row)) if row is not None else (),
+            queueing=self._queueing(),
+            queues=tuple(self._queues()),
             problems=tuple(self._problems()),
         )
 
@@ -386,7 +405,9 @@ class Host:
         self._probes = {peer.id: probe_name(key) for key, peer in (watched or {}).items()}
         peers = None if watched is None else {key: peer.tunnel_ip for key, peer in watched.items()}
         exporting = self._registry.exporters_of(self.hypervisor.id)
-        return desired.desired(self.hypervisor, self._registry.mesh, self._targets(), peers, exporting)
+        self._queued = self._queueing()
+        queueing = self._registry.queues_of(self.hypervisor.id, self._queued)
+        return desired.desired(self.hypervisor, self._registry.mesh, self._targets(), peers, exporting, queueing)
 
     def _wrong(self) -> list[str]:
         if self.hypervisor.hypervisor_key is None or not self.session.connected or self._other_system():
@@ -449,3 +470,7 @@ class Host:
             if text:
                 LOG.warning("%s: %s", self.session.name, text)
             self._publish_bridge()
+
+
+def _has_other_queues(event: RowEvent) -> bool:
+    return event.table == "Port" and event.old is not None and "qos" in event.old

@@ -129,6 +129,10 @@ class Inventory:
             return number, str(error[0])
         return number, "vswitchd could not open the interface" if ofport == [-1] else ""
 
+    def interface(self, name: str) -> UUID | None:
+        """The row of an interface, on whichever bridge."""
+        return self._names.get(name)
+
     def plugged(self) -> Mapping[str, list[UUID]]:
         """Every port that has an interface here, with the rows."""
         return self._holders

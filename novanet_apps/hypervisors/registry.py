@@ -16,7 +16,7 @@ from novanet_apps.hypervisors.listener import Listener
 from novanet_apps.hypervisors.settings import Settings, from_options
 from novanet_apps.ovsdb.fast_json import Connection
 from novanet_apps.ovsdb.session import OvsdbError, use_tls
-from topology import exporters, links
+from topology import exporters, links, queues
 from topology.changes import Change, Edit
 from topology.model import Bridge, FlowExporter, Hypervisor, Link, TunnelMesh, Vif
 
@@ -58,6 +58,8 @@ class Hypervisors:
         self._claims: dict[str, dict[str, Vif]] = {}
         self._started = False
         self._complete = False
+        self._queueing: set[str] = set()
+        """Hypervisors whose Open vSwitch shapes uplinks."""
         self.unknown: dict[str, dict[str, Any]] = {}
 
     @property
@@ -107,7 +109,11 @@ class Hypervisors:
             elif change.kind in ("tunnel-mesh", "flow-exporter"):
                 self._review_all()
         if self._complete:
-            for id in links.concerned(self._core.topology, changes):
+            topology = self._core.topology
+            concerned = links.concerned(topology, changes)
+            if self._queueing:
+                concerned |= queues.concerned(topology, changes) & self._queueing
+            for id in concerned:
                 if id in self._hosts:
                     self._hosts[id].review()
 
@@ -127,6 +133,13 @@ class Hypervisors:
     def exporters_of(self, hypervisor_id: str) -> tuple[FlowExporter, ...] | None:
         """What a hypervisor exports; None before ``complete``."""
         return exporters.of_hypervisor(self._core.topology, hypervisor_id) if self._complete else None
+
+    def queues_of(self, hypervisor_id: str, interfaces: Container[str]) -> tuple[queues.Queues, ...] | None:
+        """What these uplinks of a hypervisor have to have, when Open vSwitch shapes them; None before ``complete``."""
+        if not self._complete:
+            return None
+        found = queues.of_hypervisor(self._core.topology, hypervisor_id) if interfaces else ()
+        return tuple(each for each in found if each.interface in interfaces)
 
     def state(self, hypervisor_id: str) -> dict[str, Any]:
         """What is known about a hypervisor, see Host.state; only ``connected`` and ``error`` for an unknown one."""
@@ -173,6 +186,7 @@ class Hypervisors:
 
     def _remove(self, id: str, host: Host) -> None:
         del self._hosts[id]
+        self._queueing.discard(id)
 
         def leave() -> None:
             self.withdraw(id, keep=())
@@ -193,6 +207,7 @@ class Hypervisors:
     def observe_bridge(self, bridge: Bridge) -> None:
         """Publish the state of a hypervisor's bridge."""
         if bridge.hypervisor_id in self._hosts:
+            (self._queueing.add if bridge.queueing else self._queueing.discard)(bridge.hypervisor_id)
             self._core.observe([Edit("bridge", bridge.hypervisor_id, bridge)])
 
     def links_of(self, hypervisor_id: str) -> dict[str, Link]:

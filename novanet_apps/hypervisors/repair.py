@@ -15,6 +15,7 @@ from ovs.db.idl import Idl, Row, Transaction
 from novanet_apps.hypervisors.desired import CONTROLLER, CREATED, DATAPATH_TYPE, EXPORTER, OWNER, PROTOCOLS, Desired
 from novanet_apps.hypervisors.inventory import Inventory
 from novanet_apps.hypervisors.ports import PROBE_NUMBERS, PROBE_PREFIX, TUNNEL_NUMBERS, WIRE_NUMBERS, OwnPort
+from novanet_apps.hypervisors.queues import Mending, taken
 from novanet_apps.ovsdb.session import has, read
 from topology.exporters import COLUMNS
 
@@ -60,6 +61,9 @@ class Repair:
         self._controllers(bridge)
         self._ports(bridge)
         self._exporters(bridge)
+        if self._want.queues is not None:
+            mark = OWNER, self._want.owner
+            Mending(mark, self._rows, self._seen, self.found, self._txn).run(self._want.queues)
         return self.found
 
     # --- the bridge ------------------------------------------------------------------------------------------------
@@ -291,7 +295,8 @@ class Repair:
 def forget(want: Desired, rows: Rows, seen: Inventory) -> Callable[[Transaction, Idl], None]:
     """For Session.transact: remove what NovaNet made. A bridge goes if it was made here and no VM is plugged."""
 
-    def build(_txn: Transaction, _idl: Idl) -> None:
+    def build(txn: Transaction, _idl: Idl) -> None:
+        Mending((OWNER, want.owner), rows, seen, [], txn).run(())
         present = bridges(rows)
         for uuid in seen.own_ports.values():
             port, holder = rows("Port").get(uuid), _holder(present, uuid)
@@ -326,6 +331,7 @@ def elsewhere(want: Desired, rows: Rows, seen: Inventory, sound: set[str]) -> It
                 f"{each.column}: somebody else exports from {want.bridge} to {', '.join(read(there, 'targets'))}; remove it with "
                 f"`ovs-vsctl clear bridge {want.bridge} {each.column}`, or the hypervisor from the flow-exporter"
             )
+    yield from taken(want.queues or (), (OWNER, want.owner), rows, seen)
     for wire in want.wires:
         name, physical = wire.here.outside, wire.physical_network
         outside = present.get(name)

@@ -18,6 +18,8 @@ from topology.model import KINDS
 from . import metrics, openapi, problems, queries
 from .authentication import ANYBODY, Authentication
 from .bodies import is_left
+from .captures import CONTENT_TYPE as PCAPNG
+from .captures import CaptureFiles
 from .counters import Counters
 from .dashboard import CONTENT_SECURITY_POLICY, PAGE
 from .events import EventHub
@@ -104,6 +106,7 @@ class Api:
             Route("/v1/ports/{id}/qos", {"GET": qos.of_port}),
             Route("/v1/ports/{id}/qos/verification", {"GET": qos.verify}),
             Route("/v1/floating-ips/{id}/qos", {"GET": qos.of_floating_ip}),
+            Route("/v1/captures/{id}/file", {"GET": CaptureFiles(core, self.views).download}, PCAPNG),
             *(
                 Route(f"/v1/telemetry/{name}", {"GET": getattr(telemetry, name)})
                 for name in ("top", "conversations", "series", "matrix", "flows", "anomalies", "rules", "status")

@@ -14,6 +14,7 @@ from pipelines.trace import Trace
 from topology.model import KINDS, Object, Status, traits
 
 from . import queries, telemetry_openapi
+from .captures import CONTENT_TYPE as PCAPNG
 from .load_balancers import BalancerStatistics, BalancerStatus
 from .problems import CONTENT_TYPE as PROBLEM
 from .qos import EffectiveQos, HypervisorBandwidth, QosVerification
@@ -395,6 +396,7 @@ def _system_paths() -> Schema:
         **_rule_paths(get),
         **_balancer_paths(get),
         **_qos_paths(get),
+        **_capture_paths(get),
         **telemetry_openapi.paths(get, _parameter, _good),
         "/v1/traces": {
             "post": {
@@ -454,6 +456,15 @@ def _qos_paths(get: Callable[..., Schema]) -> Schema:
     for path in found.values():
         path["get"]["responses"]["404"] = {"$ref": "#/components/responses/404"}
     return found
+
+
+def _capture_paths(get: Callable[..., Schema]) -> Schema:
+    """What was captured."""
+    id = _parameter("path", "id", {"type": "string", "minLength": 1}, required=True)
+    good = _good("The file.", {"type": "string", "contentMediaType": PCAPNG}, PCAPNG)
+    found = get("captureFile", "The packets of a capture that is DONE; not for the role reader", good, id)
+    found["get"]["responses"] |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (404, 409)}
+    return {"/v1/captures/{id}/file": found}
 
 
 def _rule_paths(get: Callable[..., Schema]) -> Schema:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 from webob import Response
@@ -10,6 +10,7 @@ from webob import Response
 from novanet_apps.qos_verification import VerificationError, Verifier
 from topology import qos
 from topology.model import Hypervisor, Meters, Network, Port
+from topology.qos_status import shaper as shaper_of
 from topology.qos_verdicts import Check, Verdict
 
 from . import queries
@@ -50,8 +51,10 @@ class UplinkBandwidth(Struct, frozen=True, kw_only=True):
     guaranteed_kbps: int
     left_kbps: int
     """What can still be guaranteed; negative where VMs were plugged that have been promised more than there is."""
+    shaper: Literal["agent", "ovsdb"]
+    """Who is to keep the promises: the hypervisor's agent, or Open vSwitch with queues by OVSDB, where it honours them."""
     shaped: bool
-    """Whether the hypervisor's agent keeps the promises."""
+    """Whether it does."""
     error: str
     """What keeps it from that."""
     guarantees: list[PortGuarantee]
@@ -185,7 +188,7 @@ class Qos:
         return obj
 
     def _uplink(self, hypervisor: Hypervisor, account: qos.Account) -> UplinkBandwidth:
-        shaping = next((each for each in hypervisor.shaping if each.interface == account.interface), None)
+        shaper = shaper_of(self.core.topology, hypervisor, account.interface)
         return UplinkBandwidth(
             interface=account.interface,
             physical_networks=list(account.physical_networks),
@@ -193,8 +196,9 @@ class Qos:
             reserve_kbps=account.reserve_kbps,
             guaranteed_kbps=account.promised_kbps,
             left_kbps=account.left_kbps,
-            shaped=shaping is not None and not shaping.error,
-            error="" if shaping is None else shaping.error,
+            shaper=shaper.name,
+            shaped=shaper.done,
+            error=shaper.error,
             guarantees=[self._guarantee(each, account.granted(each.min_kbps)) for each in account.guarantees],
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eventlet import sleep, spawn
 
-from topology import balancing_scope, exporters, qos_status
+from topology import balancing_scope, captures, exporters, qos_status
 from topology.changes import Change
 from topology.model import KINDS, Object, Port
 
@@ -54,6 +54,9 @@ class StatusFeed:
             self._open.update((("port", id), None) for id in qos_status.touched(self._core.topology, change))
             self._open.update(
                 (("flow-exporter", id), None) for id in exporters.touched(self._core.topology, change.kind)
+            )
+            self._open.update(
+                (("capture", id), None) for id in captures.touched(self._core.topology, change.kind, change.id)
             )
             if change.kind == kind and change.new is None:
                 self._last.pop((kind, change.id), None)

@@ -6,11 +6,12 @@ Open vSwitch's own ``ofproto/trace``. No timeouts, and no rates: meters let ever
 
 from .connections import Connections
 from .machine import Interpreter, Outcome, Sent, Stop, Visit
-from .packets import HEADERS, SIZE, NotInterpreted, Packet
+from .packets import HEADERS, QUEUE, SIZE, NotInterpreted, Packet
 from .tables import Ambiguous, Hit, Tables
 
 __all__ = [
     "HEADERS",
+    "QUEUE",
     "SIZE",
     "Ambiguous",
     "Connections",

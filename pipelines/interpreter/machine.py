@@ -20,6 +20,7 @@ from pipelines.wire.decode import (
     PushVlan,
     Resubmit,
     Set,
+    SetQueue,
     Step,
     Steps,
     ToGroup,
@@ -31,7 +32,7 @@ from pipelines.wire.groups import KINDS
 
 from .connections import Connections
 from .hashing import multipath, symmetric_l3l4
-from .packets import SIZE, TAG, NotInterpreted, Packet, read, shown, untracked, write
+from .packets import QUEUE, SIZE, TAG, NotInterpreted, Packet, read, shown, untracked, write
 from .tables import Hit, Pace, Tables
 
 DEEPEST = 64
@@ -185,6 +186,8 @@ class Interpreter:
                         visit.stops.append(Stop.TTL)
                         return False
                     packet[f.IP_TTL] -= 1
+                case SetQueue(number):
+                    packet[QUEUE] = number
                 case PushVlan():
                     _push_vlan(packet)
                 case Plain("pop_vlan"):

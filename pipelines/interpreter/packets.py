@@ -10,6 +10,8 @@ from pipelines import fields as f
 Packet = dict[f.Field, int]
 SIZE = f.Field("size", f.EXPERIMENTER, 0, 4)
 """Bytes of a packet, Ethernet header included, for ``check_pkt_larger``; no flow can match it."""
+QUEUE = f.Field("queue", f.EXPERIMENTER, 1, 4)
+"""The queue by which a packet leaves a port, which ``set_queue`` says; no flow can match it."""
 TAG = 0x1000
 """Bit of VLAN_VID: there is a tag."""
 

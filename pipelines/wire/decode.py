@@ -65,6 +65,12 @@ class PushVlan(NamedTuple):
     tpid: int
 
 
+class SetQueue(NamedTuple):
+    """Leave by this queue of the port."""
+
+    number: int
+
+
 class CheckLarger(NamedTuple):
     """Set a bit of a field to whether the packet is longer than ``size`` bytes."""
 
@@ -132,6 +138,7 @@ Step = (
     | Copy
     | Resubmit
     | Plain
+    | SetQueue
     | PushVlan
     | CheckLarger
     | Multipath
@@ -220,6 +227,8 @@ def _action(kind: int, raw: bytes) -> Step:
             return PushVlan(int.from_bytes(raw[4:6], "big"))
         case 18:
             return Plain("pop_vlan")
+        case 21:
+            return SetQueue(int.from_bytes(raw[4:8], "big"))
         case 22:
             return ToGroup(int.from_bytes(raw[4:8], "big"))
         case 24:

@@ -23,6 +23,7 @@ from .decode import (
     PushVlan,
     Resubmit,
     Set,
+    SetQueue,
     Step,
     Steps,
     ToGroup,
@@ -110,6 +111,8 @@ def _step(step: Step) -> str:
             return f"resubmit({'' if in_port == _SAME_IN_PORT else in_port},{_table(table)})"
         case Plain(name):
             return name
+        case SetQueue(number):
+            return f"set_queue:{number}"
         case PushVlan(tpid):
             return f"push_vlan:{tpid:#x}"
         case CheckLarger(size, field, offset):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tools.bench import lb_connections
+from tools.bench.compiling import compiled
 
 PORT, NOBODYS, FIRST = 11080, 11081, 11100
 """Below the ports that Linux gives to outgoing connections, of which other tests have many."""
@@ -19,7 +19,7 @@ PORT, NOBODYS, FIRST = 11080, 11081, 11100
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The program, of which one serves."""
-    path = lb_connections.compiled(Path(tmp_path_factory.mktemp("requests")))
+    path = compiled("requests.c", Path(tmp_path_factory.mktemp("requests")))
     server = subprocess.Popen([path, "serve", str(PORT)], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None and server.stdout.readline() == "ready\n"

@@ -91,6 +91,10 @@ class Ovs:
                 [program(name), *arguments, "-vsyslog:off"], env=self._env, stdout=output, stderr=output
             )
 
+    def run(self, name: str, *arguments: str) -> str:
+        """Run one of Open vSwitch's programs; what it prints."""
+        return self._run(name, *arguments)
+
     def _run(self, name: str, *arguments: str) -> str:
         done = subprocess.run([program(name), *arguments], capture_output=True, text=True, env=self._env, timeout=60)
         assert done.returncode == 0, f"{name} {' '.join(arguments)[:500]}: {(done.stderr or done.stdout)[-2000:]}"

@@ -9,6 +9,8 @@ from tests.switch.hypervisor_world import World  # isort: skip
 from tests.switch import (
     hypervisor_connections,
     hypervisor_exporters,
+    hypervisor_linux_queues,
+    hypervisor_queues,
     hypervisor_scenarios,
     hypervisor_sessions,
     hypervisor_wires,
@@ -16,7 +18,10 @@ from tests.switch import (
 
 
 def main(name: str, directory: str) -> None:
-    parts = (hypervisor_scenarios, hypervisor_connections, hypervisor_sessions, hypervisor_wires, hypervisor_exporters)
+    parts = (
+        *(hypervisor_scenarios, hypervisor_connections, hypervisor_sessions, hypervisor_wires, hypervisor_exporters),
+        *(hypervisor_queues, hypervisor_linux_queues),
+    )
     for module in parts:
         for scenario in module.SCENARIOS:
             if scenario.__name__ == name:

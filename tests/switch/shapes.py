@@ -31,6 +31,7 @@ from pipelines.flow import (
     resubmit,
     set_bits,
     set_field,
+    set_queue,
     to_controller,
 )
 
@@ -239,6 +240,7 @@ FLOWS |= {
         10, 7, match(*IP6, f.IP_PROTO(f.TCP)), (conntrack(commit=True, exec=MARKED, nat=NATS["ipv6 addresses"], table=9),)
     ),
     "dec_ttl": Flow(10, 8, match(*IP), (dec_ttl(), output(1))),
+    "set_queue": Flow(10, 22, match(*IP), (set_queue(0xEFFF), set_queue(0), output(1))),
     "dec_ttl of ipv6": Flow(10, 9, match(*IP6), (dec_ttl(),), goto=11),
     "push": Flow(10, 10, b"", (push_vlan(), set_field(f.VLAN_VID, 0x1005), output(1))),
     "push a service tag": Flow(10, 11, match(*TAGGED), (push_vlan(0x88A8), set_field(f.VLAN_VID, 0x1FFF), output(1))),
@@ -316,6 +318,7 @@ WORDS = {
         ends_with_flow=True,
     ),
     "push_vlan:0x88a8": push_vlan(0x88A8),
+    "set_queue:17": set_queue(17),
     "dec_ttl": dec_ttl(),
     "clone(output:1,dec_ttl)": clone((output(1), dec_ttl())),
     "CONTROLLER:65535": to_controller(),

@@ -23,7 +23,7 @@ def scenarios(module: str) -> list[str]:
 
 ALL = [
     name
-    for part in ("scenarios", "connections", "sessions", "wires", "exporters")
+    for part in ("scenarios", "connections", "sessions", "wires", "exporters", "queues", "linux_queues")
     for name in scenarios(f"hypervisor_{part}.py")
 ]
 

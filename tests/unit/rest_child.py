@@ -234,15 +234,14 @@ def telemetry(core: Any, state_dir: Path) -> str:
     return str(state_dir / "telemetry" / "recorder.sock")
 
 
-def captures(core: Any, state_dir: Path) -> str:
-    """Begin to take captures, up to 1 MiB; where from."""
+def captures(core: Any, state_dir: Path, *tls: str) -> str:
+    """Begin to take captures, up to 1 MiB, on a socket of this machine or by TLS; where."""
     path = str(state_dir / "captures.sock")
-    settings = capture_files.Settings(
-        state_dir / "captures", (Endpoint("punix", path, 0),), (None, None, None), 1 << 20, 3600.0
-    )
+    endpoint = Endpoint("pssl", "127.0.0.1", 0) if tls else Endpoint("punix", path, 0)
+    settings = capture_files.Settings(state_dir / "captures", (endpoint,), tls or (None, None, None), 1 << 20, 3600.0)
     core.captures = capture_files.Captures(core, settings)
     core.captures.start()
-    return f"unix:{path}"
+    return f"ssl:127.0.0.1:{core.captures.ports[0]}" if tls else f"unix:{path}"
 
 
 class Turns:
@@ -285,7 +284,7 @@ def main() -> None:
         "modules": sys.modules,
         "sleep": eventlet.sleep,
         "lag": Turns(),
-        "captures": lambda: captures(core, settings.state_dir),
+        "captures": lambda *tls: captures(core, settings.state_dir, *tls),
         "telemetry": lambda: telemetry(core, settings.state_dir),
         "logged": lambda **fields: core.policy_log.keep(msgspec.convert(fields, LogEntry)),
         "decided": lambda hypervisor, rule, packets, size: core.decided(hypervisor, rule, packets, size),

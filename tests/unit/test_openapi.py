@@ -192,6 +192,7 @@ def test_what_is_shown_fits(rest: RestServer) -> None:
         **load_balancer(rest, network["id"], port["fixed_ips"][0]["ip_address"]),
         **quality_of_service(rest, network["id"]),
         "FlowExporter": rest.make("/v1/flow-exporters", type="sflow", targets=["192.0.2.1:6343"], sampling=100),
+        "Capture": rest.make("/v1/captures", port_id=port["id"], protocol="tcp"),
         "TunnelMesh": rest("GET", "/v1/tunnel-meshes").json()["items"][0],
         "NetworkList": rest("GET", "/v1/networks").json(),
         "SystemStatus": rest("GET", "/v1/status").json(),

@@ -11,7 +11,7 @@ from topology import qos
 from topology.changes import Edit
 from topology.model import BridgeMapping, FloatingIp, QosPolicy, QosRule, Shaping, Uplink
 from topology.qos import Guarantee, Limit
-from topology.qos_status import touched, unkept
+from topology.qos_status import awaited, shaper, touched, unkept
 
 from .world import World
 
@@ -164,6 +164,50 @@ def test_it_is_told_why_a_guarantee_is_not_kept(world: Limited) -> None:
     world.put("port", "vm2", qos_policy_id="promise")
     (text,) = world.about("vm1")
     assert "of 60000 kbit/s" in text and "gets 47500" in text and "95000" in text and "120000" in text
+
+
+def test_what_open_vswitch_shapes_needs_no_agent_but_for_the_length_of_queues(world: Limited) -> None:
+    world.put("port", "vm1", qos_policy_id=world.policy("promise", {"type": "minimum_bandwidth", "min_kbps": 60_000}))
+    late = {"type": "max_latency", "max_latency_ms": 20}
+    world.put("port", "vm2", qos_policy_id=world.policy("soon", {"type": "priority", "priority": 7}, late))
+    world.put("hypervisor", "h1", uplinks=uplinks(("eth0", 100_000, "")))
+    world.put("bridge", "h1", queueing=("eth0",))
+    assert world.about("vm1") == [] and awaited(world.topology, "vm1")
+    (text,) = world.about("vm2")
+    assert text.startswith("max_latency_ms of its policy has no effect yet") and "novanet-host-agent" in text
+    ofport = world.topology.get("vif", "vm1").ofport
+    hypervisor = world.topology.get("hypervisor", "h1")
+    assert shaper(world.topology, hypervisor, "eth0") == ("ovsdb", False, "")
+    world.put("bridge", "h1", queues=(("eth0", 0), ("eth0", ofport)))
+    assert not awaited(world.topology, "vm1") and awaited(world.topology, "vm2")
+    assert shaper(world.topology, hypervisor, "eth0") == ("ovsdb", True, "")
+    world.put("hypervisor", "h1", shaping=(Shaping(interface="eth0"),))
+    assert world.about("vm2") == []
+
+    world.put("bridge", "h1", queues=(), problems=("uplink eth0 is shaped by somebody else (linux-sfq)",))
+    (text,) = world.about("vm2")
+    assert text.startswith(
+        "priority, max_latency_ms of its policy has no effect: hypervisor h1: uplink eth0 is shaped by"
+    )
+    assert not awaited(world.topology, "vm2"), "it is not a matter of time"
+    assert shaper(world.topology, hypervisor, "eth0").error == "uplink eth0 is shaped by somebody else (linux-sfq)"
+    world.put("bridge", "h1", problems=())
+    world.plug("vm1", "h1", 62_000)
+    (text,) = world.about("vm1")
+    assert "its OpenFlow port is 62000" in text and not awaited(world.topology, "vm1")
+    world.put("bridge", "h1", queueing=())
+    assert shaper(world.topology, world.topology.get("hypervisor", "h1"), "eth0") == ("agent", True, "")
+    assert not awaited(world.topology, "vm1") and world.about("vm1") == []
+
+
+def test_whose_status_another_queue_may_change(world: Limited) -> None:
+    bridge = world.topology.get("bridge", "h1")
+    for name, value in (("queueing", ("eth0",)), ("queues", (("eth0", 3),)), ("problems", ("uplink eth0 is …",))):
+        (change,) = world.apply(Edit("bridge", "h1", replace(bridge, **{name: value})))
+        assert set(touched(world.topology, change)) >= {"vm1", "vm2"}
+        world.apply(Edit("bridge", "h1", bridge))
+    (change,) = world.apply(Edit("bridge", "h1", replace(bridge, ovs_version="9")))
+    assert list(touched(world.topology, change)) == []
 
 
 def test_whose_status_may_be_another(world: Limited) -> None:

@@ -11,7 +11,7 @@ from pipelines import fields as f
 from pipelines import tables as t
 from pipelines.compiler import Compiler
 from pipelines.flow import Flow, Meter, Rule
-from pipelines.interpreter import Interpreter
+from pipelines.interpreter import QUEUE, Interpreter
 from pipelines.qos import Use, meter_id
 from topology.changes import Edit
 from topology.graph import Topology
@@ -69,6 +69,40 @@ def test_packets_pass_the_meters_of_their_port_and_no_others() -> None:
     assert meters_of(sent) == [meter_id(Use.EGRESS_RATE, ofport)]
     other = switch.run({f.IN_PORT_KEY: key + 1, f.ETH_TYPE: f.ARP}, 1, table=t.LIMIT.number)
     assert meters_of(other) == []
+
+
+@pytest.mark.parametrize("rules", [(), (limit(1000),)], ids=["unlimited", "limited"])
+def test_packets_get_the_queue_of_their_port_where_open_vswitch_shapes(rules: tuple[dict[str, Any], ...]) -> None:
+    topology, port = world({"type": "minimum_bandwidth", "min_kbps": 1000}, *rules)
+    key, ofport = topology.get("port", port).port_key, topology.get("vif", port).ofport
+    assert queue_after(topology, key) is None, "Open vSwitch's own datapath knows no queues: nothing is done"
+    shaping(topology)
+    assert queue_after(topology, key) == ofport
+    assert queue_after(topology, key + 1) == 0, "whatever a container asks for"
+    topology.apply([Edit("qos-rule", "r0", None)])
+    assert queue_after(topology, key) == 0
+
+
+def test_a_port_whose_number_no_queue_has_goes_with_the_others() -> None:
+    topology, port = world({"type": "priority", "priority": 7})
+    shaping(topology)
+    topology.apply([Edit("vif", port, replace(topology.get("vif", port), ofport=0xF000))])
+    assert queue_after(topology, topology.get("port", port).port_key) == 0
+
+
+def shaping(topology: Topology) -> None:
+    """Open vSwitch on h1 shapes an uplink."""
+    topology.apply([Edit("bridge", HERE, replace(topology.get("bridge", HERE), queueing=("eth0",)))])
+
+
+def queue_after(topology: Topology, key: int) -> int | None:
+    """The queue with which a packet of a port gets to its anti-spoofing."""
+    tables = (t.LIMIT.number, t.METER.number)
+    rules = [rule for rule in compiled(topology, ("base", HERE), ("qos", "vm")) if isinstance(rule, Flow)]
+    seen = Flow(t.MARK.number, 1, b"", (b"\0\0\0\x10" + (9).to_bytes(4, "big") + bytes(8),))
+    switch = Interpreter.of([*(rule for rule in rules if rule.table in tables), seen])
+    (sent,) = switch.run({f.IN_PORT_KEY: key, f.ETH_TYPE: f.IPV4}, 1, table=t.LIMIT.number).sent
+    return sent.packet.get(QUEUE)
 
 
 def meters_of(outcome: object) -> list[int]:

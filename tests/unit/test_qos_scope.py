@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.compiler import Feature
-from topology import qos, scope
+from topology import qos, queues, scope
 from topology.changes import Edit
 from topology.graph import Topology
 from topology.model import FloatingIp, Port, QosPolicy, QosRule
@@ -24,7 +24,7 @@ def compile_port(topology: Topology, hypervisor: str, id: str) -> Iterator[Any]:
     port = topology.get("port", id)
     if port is not None and topology.location(id) == hypervisor:
         vif = topology.get("vif", id)
-        yield port.port_key, qos.of_port(topology, id), vif and vif.ofport
+        yield port.port_key, qos.of_port(topology, id), vif and vif.ofport, queues.of_port(topology, hypervisor, id)
 
 
 def compile_floating_ip(topology: Topology, hypervisor: str, id: str) -> Iterator[Any]:
@@ -56,6 +56,9 @@ class QosEditor(Editor):
             for kind, id in self.topology.referrers("qos-policy", policy)
             if kind != "qos-rule"
         ]
+
+    def change_queueing(self) -> list:
+        return self.put("bridge", self.rng.choice(["h1", "h2"]), queueing=self.rng.choice([(), ("eth0",)]))
 
     def change_policy(self) -> list:
         made = QosPolicy(id=f"q{self.number}")

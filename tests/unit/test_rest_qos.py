@@ -99,6 +99,7 @@ def test_what_is_left_of_an_uplink(rest: RestServer, world: World) -> None:
     assert (uplink["reserve_kbps"], uplink["guaranteed_kbps"], uplink["left_kbps"]) == (5000, 60_000, 35_000)
     (guarantee,) = uplink["guarantees"]
     assert (guarantee["port_id"], guarantee["min_kbps"], guarantee["granted_kbps"]) == (world.vm["id"], 60_000, 60_000)
+    assert (uplink["shaper"], uplink["error"]) == ("agent", "")
     assert (uplink["physical_networks"], uplink["shaped"], found["max_meters"]) == ([""], False, None)
     other = rest.make("/v1/ports", network_id=world.network["id"])
     world.place(other)

@@ -32,6 +32,7 @@ from pipelines.flow import (
     resubmit,
     set_bits,
     set_field,
+    set_queue,
 )  # fmt: skip
 from pipelines.tables import PIPELINE
 from pipelines.wire.decode import ToMeter, instructions, match_values
@@ -70,6 +71,7 @@ LINES: dict[str, Action] = {
     "dec_ttl": dec_ttl(),
     "push_vlan:0x88a8": push_vlan(0x88A8),
     "pop_vlan": pop_vlan(),
+    "set_queue:17": set_queue(17),
     "check_pkt_larger(1514)->flags(reg6)[2]": check_pkt_larger(1514, f.TOO_LARGE),
     "multipath(symmetric_l3l4+udp,7,hrw,128,0,slot(reg13))": multipath(
         f.SLOT, 128, fields="symmetric_l3l4+udp", basis=7, algorithm="hrw"

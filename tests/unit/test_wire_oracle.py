@@ -44,6 +44,7 @@ from pipelines.flow import (
     resubmit,
     set_bits,
     set_field,
+    set_queue,
 )  # fmt: skip
 from pipelines.wire.actions import NXM
 from pipelines.wire.openflow import Command
@@ -140,6 +141,7 @@ steps = st.lists(
         st.tuples(st.just("output"), ports, st.integers(0, 0xFFFF)),
         st.tuples(st.just("group"), st.integers(0, 0xFFFFFF00)),
         st.tuples(st.just("resubmit"), st.integers(0, 254)),
+        st.tuples(st.just("set_queue"), numbers),
         st.sampled_from([("dec_ttl",), ("pop_vlan",), ("push_vlan", 0x8100), ("push_vlan", 0x88A8)]),
         st.tuples(st.just("conjunction"), numbers, st.integers(1, 2), st.integers(2, 64)),
         st.tuples(
@@ -171,7 +173,7 @@ def ours(step: Any) -> Action:
 
 MAKE: dict[str, Callable[..., Action]] = {
     "set": set_field, "output": output, "group": group, "resubmit": resubmit, "conjunction": conjunction, "dec_ttl": dec_ttl, "pop_vlan": pop_vlan,
-    "push_vlan": push_vlan,
+    "push_vlan": push_vlan, "set_queue": set_queue,
 }  # fmt: skip
 
 
@@ -237,6 +239,8 @@ class Ryu:
                 return p.OFPActionDecNwTtl()
             case ("conjunction", id, clause, clauses):
                 return p.NXActionConjunction(clause - 1, clauses, id)
+            case ("set_queue", number):
+                return p.OFPActionSetQueue(number)
             case ("pop_vlan",):
                 return p.OFPActionPopVlan()
             case ("push_vlan", tpid):

@@ -27,6 +27,8 @@ ALL = (
     "lb_connections",
     "lb_update",
     "qos_accuracy",
+    "sflow_decode",
+    "ipfix_decode",
     "flow_storage",
     "detection",
 )

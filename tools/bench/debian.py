@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,22 @@ from pathlib import Path
 from tools.lab.errors import LabError
 
 CACHE_VARIABLE = "NOVANET_BENCH_CACHE"
+
+
+def needed(package: str) -> tuple[str, ...]:
+    """A package and those that it needs and that are not installed."""
+    try:
+        told = subprocess.run(
+            ["apt-get", "--simulate", "--no-install-recommends", "install", package], capture_output=True, text=True
+        ).stdout
+    except FileNotFoundError:
+        told = ""
+    return tuple(dict.fromkeys([package, *re.findall(r"^Inst (\S+)", told, re.MULTILINE)]))
+
+
+def libraries(root: Path) -> dict[str, str]:
+    """The environment in which unpacked programs find unpacked libraries."""
+    return {"LD_LIBRARY_PATH": ":".join(str(found) for found in (root / "usr/lib").glob("*-linux-gnu"))}
 
 
 def unpacked(peer: str, packages: Sequence[str], program: str) -> Path:

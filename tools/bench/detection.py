@@ -12,14 +12,8 @@ the event at the controller's end of the socket.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,13 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from novanet_apps.telemetry import frames
 from novanet_apps.telemetry.decode.records import AGGREGATE
 from novanet_apps.telemetry.recorder.endpoints import Directory
 from novanet_apps.telemetry.recorder.enrichment import Index
 from novanet_apps.telemetry.recorder.intake import Batch
 from novanet_apps.telemetry.recorder.watch import Event, Watch
 from tools.bench import recorded
+from tools.bench.recorder import Recorder
 from tools.bench.report import line
 from tools.lab.errors import LabError
 
@@ -209,75 +203,42 @@ def _scan(chance: Any, probes: int, hosts: int) -> Any:
 
 
 def _times(flows: list[recorded.Flow], floods: int) -> list[float]:
-    directory = Path(tempfile.mkdtemp(prefix="novanet-bench-"))
-    path = directory / "s"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "novanet_apps.telemetry.recorder", "--socket", str(path), "--database", str(directory / "db"),
-         "--parent", str(os.getpid())], stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        link = _connect(path)
-        link.sendall(frames.pack({"kind": "hello"}) + frames.pack(topology()))
+    with Recorder(topology()) as recorder:
         chance, phase = np.random.default_rng(5), random.Random(5)
         for _ in range(10):
-            _drain(link, recorded.second(flows, 60, chance, VMS))
-        return [_flood_time(link, flows, chance, phase.random(), 1 + n) for n in range(floods)]
-    finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(directory, ignore_errors=True)
+            _drain(recorder, recorded.second(flows, 60, chance, VMS))
+        return [_flood_time(recorder, flows, chance, phase.random(), 1 + n) for n in range(floods)]
 
 
-def _connect(path: Path) -> socket.socket:
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        link = socket.socket(socket.AF_UNIX)
-        try:
-            link.connect(str(path))
-            return link
-        except OSError:
-            link.close()
-            time.sleep(0.05)
-    raise LabError("the recorder does not listen")
-
-
-def _drain(link: socket.socket, rows: Any) -> None:
+def _drain(recorder: Recorder, rows: Any) -> None:
     """What a collector does every second."""
-    _send(link, rows)
-    _events(link, time.monotonic() + 1.0)
+    _send(recorder, rows)
+    _event(recorder, 1.0)
 
 
-def _send(link: socket.socket, rows: Any) -> None:
+def _send(recorder: Recorder, rows: Any) -> None:
     header = {"kind": "aggregates", "worker": 0, "exporters": {0: [EXPORTER, 0]}, "lost": {}}
-    link.sendall(frames.pack(header, rows.tobytes()))
+    recorder.send(header, rows.tobytes())
 
 
-def _flood_time(link: socket.socket, flows: list[recorded.Flow], chance: Any, phase: float, victim: int) -> float:
+def _flood_time(recorder: Recorder, flows: list[recorded.Flow], chance: Any, phase: float, victim: int) -> float:
     """Seconds from the first packet, which comes at ``phase`` of a second, to the event."""
-    _drain(link, recorded.second(flows, 60, chance, VMS))
-    _events(link, time.monotonic() + phase)
+    _drain(recorder, recorded.second(flows, 60, chance, VMS))
+    _event(recorder, phase)
     began = time.monotonic()
     left = 1.0 - phase
     for _ in range(10):
-        if _events(link, time.monotonic() + left, f"vm{victim}"):
+        if _event(recorder, left, f"vm{victim}"):
             return time.monotonic() - began
         flood = _flood(chance, max(1, int(10000 * left)), victim, protocol=6, tcp_flags=2, dport=80)
-        _send(link, np.concatenate((recorded.second(flows, 60, chance, VMS), flood)))
+        _send(recorder, np.concatenate((recorded.second(flows, 60, chance, VMS), flood)))
         left = 1.0
     raise LabError("a flood of 10,000 packets a second was not found within 10 s")
 
 
-def _events(link: socket.socket, until: float, subject: str = "") -> bool:
-    """Read what comes until a moment, or until an event about a subject; whether it came."""
-    while (left := until - time.monotonic()) > 0:
-        link.settimeout(left)
-        try:
-            prefix = link.recv(frames.LENGTHS.size, socket.MSG_WAITALL)
-            link.settimeout(5)
-            header, body = frames.lengths(prefix)
-            news = frames.unpack(link.recv(header + body, socket.MSG_WAITALL)[:header])
-        except TimeoutError:
-            return False
-        if news["kind"] == "event" and news["event"]["subject"] == subject:
-            return True
-    return False
+def _event(recorder: Recorder, seconds: float, subject: str = "") -> bool:
+    """Read what comes in so many seconds, or until an event about a subject; whether it came."""
+    wanted = recorder.next(
+        time.monotonic() + seconds, lambda news: news["kind"] == "event" and news["event"]["subject"] == subject
+    )
+    return wanted is not None

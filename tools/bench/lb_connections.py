@@ -24,9 +24,9 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
+from tools.bench.compiling import compiled
 from tools.bench.lb_systems import (
     BOX_MEMBER_PORT,
     CASES,
@@ -71,22 +71,12 @@ def main(arguments: Sequence[str] = ()) -> int:
     for groups in chosen.groups:
         with ExitStack() as stack:
             sides = {name: bring_up(stack, make, GROUPS[groups]) for name, make in KINDS.items()}
-            program = compiled(sides["novanet"].system.lab.directory)
+            program = compiled("requests.c", sides["novanet"].system.lab.directory)
             for side in sides.values():
                 _serve(stack, side, program)
             for case in chosen.cases:
                 _report(f"{case}, {groups}", _interleaved(sides, case, program))
     return 0
-
-
-def compiled(directory: Path) -> str:
-    """Path of ``requests.c``'s program, made in this directory; LabError when it cannot be made."""
-    source, program = Path(__file__).with_name("requests.c"), directory / "requests"
-    try:
-        processes.run(["gcc", "-O2", "-o", str(program), str(source)])
-    except LabError as error:
-        raise LabError(f"{source.name}, which makes the connections, cannot be compiled: {error}") from None
-    return str(program)
 
 
 def _serve(stack: ExitStack, side: Side, program: str) -> None:

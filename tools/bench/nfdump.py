@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench import debian
+from tools.bench.exports import Totals
 from tools.lab.errors import LabError
 
 PROGRAM = "usr/bin/nfcapd"
@@ -26,18 +27,21 @@ _COMPRESSION = {"lz4": "-y", "bz2": "-j"}
 class Nfdump:
     """The programs, unpacked."""
 
-    def __init__(self) -> None:
-        """Raises LabError when they cannot be had."""
-        self._root = debian.unpacked("nfdump", _packages(), PROGRAM)
-        libraries = ":".join(str(found) for found in (self._root / "usr/lib").glob("*-linux-gnu"))
-        self._env = {**os.environ, "LD_LIBRARY_PATH": libraries}
+    def __init__(self, package: str = "nfdump", program: str = PROGRAM) -> None:
+        """``package``: nfdump, or what has further programs of it. Raises LabError when they cannot be had."""
+        self._root = debian.unpacked(package, tuple(dict.fromkeys([package, *debian.needed("nfdump")])), program)
+        self.env = {**os.environ, **debian.libraries(self._root)}
+
+    def program(self, name: str) -> str:
+        """Path of a program."""
+        return str(self._root / "usr/bin" / name)
 
     def capture(self, rows: Any, directory: Path) -> Path:
         """A file, compressed with lz4, of rows that must be IPv4. Raises LabError when flows were lost."""
         port = _free_port()
         daemon = subprocess.Popen(
-            [str(self._root / PROGRAM), "-p", str(port), "-b", "127.0.0.1", "-w", str(directory), "-y", "-B", "4000000", "-t", "86400"],
-            env=self._env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            [self.program("nfcapd"), "-p", str(port), "-b", "127.0.0.1", "-w", str(directory), "-y", "-B", "4000000", "-t", "86400"],
+            env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
             time.sleep(1)
@@ -55,9 +59,13 @@ class Nfdump:
 
     def flows(self, path: Path) -> int:
         """How many flows a file has."""
+        return self.summed(path).records
+
+    def summed(self, path: Path) -> Totals:
+        """What a file says of itself."""
         text = self._nfdump("-r", str(path), "-I")
-        found = re.search(r"^Flows: (\d+)$", text, re.MULTILINE)
-        return int(found[1]) if found else 0
+        found = dict(re.findall(r"^(Flows|Packets|Bytes): (\d+)$", text, re.MULTILINE))
+        return Totals(*(int(found.get(name, 0)) for name in ("Flows", "Packets", "Bytes")))
 
     def compressed(self, path: Path, how: str) -> Path:
         """The file compressed with ``lz4`` or ``bz2``."""
@@ -66,18 +74,10 @@ class Nfdump:
         return fresh
 
     def _nfdump(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [str(self._root / "usr/bin/nfdump"), *arguments], env=self._env, capture_output=True, text=True
-        )
+        done = subprocess.run([self.program("nfdump"), *arguments], env=self.env, capture_output=True, text=True)
         if done.returncode:
             raise LabError(f"nfdump {' '.join(arguments)}: {done.stderr.strip()[-300:]}")
         return done.stdout
-
-
-def _packages() -> tuple[str, ...]:
-    """nfdump and its library, as this release of Debian names it."""
-    told = subprocess.run(["apt-cache", "depends", "nfdump"], capture_output=True, text=True).stdout
-    return "nfdump", *dict.fromkeys(re.findall(r"Depends: (libnfdump\S*)", told))
 
 
 def _free_port() -> int:

@@ -10,11 +10,11 @@ from typing import Any
 
 from topology.model import KINDS, LoadBalancer, Object
 
-from . import fields, load_balancers, objects, qos, routers, security_groups, system, telemetry, trace
+from . import captures, fields, load_balancers, objects, qos, routers, security_groups, system, telemetry, trace
 from .client import DEFAULT_ENDPOINT, Client
 from .errors import EXIT_CODES, OK, CliError
 
-_MODULES = (routers, security_groups, load_balancers, qos)
+_MODULES = (routers, security_groups, load_balancers, qos, captures)
 """What has verbs of its own."""
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code}  {text}" for code, text in EXIT_CODES.items())
 

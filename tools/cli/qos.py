@@ -41,7 +41,8 @@ def bandwidth(arguments: argparse.Namespace, cls: type[Object], client: Client) 
 
 def _uplink(uplink: dict[str, Any]) -> tuple[Any, ...]:
     carries = ", ".join(wire or "tunnels" for wire in uplink["physical_networks"])
-    shaped = "yes" if uplink["shaped"] else f"no: {uplink['error']}" if uplink["error"] else "no"
+    by = {"agent": "by the agent", "ovsdb": "by Open vSwitch"}[uplink["shaper"]]
+    shaped = by if uplink["shaped"] else f"no: {uplink['error']}" if uplink["error"] else "no"
     numbers = (uplink[f"{name}_kbps"] for name in ("bandwidth", "reserve", "guaranteed", "left"))
     return uplink["interface"], carries, *numbers, shaped
 

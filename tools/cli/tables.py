@@ -44,6 +44,9 @@ _COLUMNS = {
     "neighbour": ("id", "status", "network_id", "ip_address", "mac_address", "learned"),
     "hypervisor": ("name", "id", "status", "tunnel_ip", "ovsdb", "bridge_mappings", "gateway"),
     "flow-exporter": ("name", "id", "status", "type", "hypervisor_ids", "targets", "sampling", "enabled"),
+    "capture": (
+        "name", "id", "state", "state_detail", "port_id", "packets", "file_bytes", "dropped_packets", "ended_at",
+    ),
     "tunnel-mesh": ("name", "id", "status", "tunnel_type", "udp_port", "underlay_mtu"),
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ class HostAgent:
         settings = {
             "store": controller.store,
             "agent_ovsdb": hypervisor.ovsdb,
+            "agent_captures": controller.captures,
             "agent_vswitchd": hypervisor.directory / "vswitchd.ctl",
             **(options or {}),
         }

@@ -22,7 +22,7 @@ from ..model import (
 )
 from ..mtu import max_mtu, underlay_version
 from ..names import labels
-from . import balancing, promises, qos, telemetry
+from . import balancing, captures, promises, qos, telemetry
 from .addresses import (
     Prefix,
     mac_address,
@@ -398,4 +398,5 @@ RULES: dict[str, Callable[[Context], Object]] = {
     "hypervisor": hypervisor,
     "tunnel-mesh": tunnel_mesh,
     **telemetry.RULES,
+    "capture": captures.capture,
 }

@@ -20,6 +20,7 @@ from msgspec import field
 
 from .balancing import HealthMonitor, Listener, LoadBalancer, Member, Pool, SessionPersistence
 from .base import UUID_PATTERN, Object, Status, encode, traits
+from .captures import Capture
 from .hypervisors import BridgeMapping, Hypervisor, TunnelMesh
 from .networks import AllocationPool, HostRoute, Network, Subnet
 from .observations import Bridge, Handover, Link, Load, Meters, MulticastGroup, Vif
@@ -62,6 +63,7 @@ KINDS: dict[str, type[Object]] = {
         Neighbour,
         Hypervisor,
         FlowExporter,
+        Capture,
         TunnelMesh,
     )
 }
@@ -71,13 +73,16 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "port": ("host_id",),
     "qos-policy": ("promises",),
     "hypervisor": ("shaping", "question", "answer", "promises"),
+    "capture": (
+        "state", "state_detail", "host_id", "packets", "file_bytes", "dropped_packets", "started_at", "ended_at",
+    ),
     "member": ("health", "health_detail", "drain_until", "slot_weight"),
-}
+}  # fmt: skip
 """Fields that tell how things are rather than what is wanted: they change without a new revision."""
 
 __all__ = [
     "ADMIN", "KINDS", "RECORDED", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair",
-    "AllocationPool", "Answer", "Bridge", "BridgeMapping", "DhcpOption", "FixedIp", "FloatingIp", "FlowExporter", "Handover", "HealthMonitor",
+    "AllocationPool", "Answer", "Bridge", "BridgeMapping", "Capture", "DhcpOption", "FixedIp", "FloatingIp", "FlowExporter", "Handover", "HealthMonitor",
     "HostRoute", "Hypervisor", "Identity", "LabelRequirement", "Link", "Listener", "Load", "LoadBalancer", "Member", "Meters",
     "MulticastGroup", "Neighbour", "Network", "Object", "PolicyRoute", "Pool", "Port", "PortForwarding", "QosPolicy",
     "QosRule", "Question", "Router", "RouterGateway", "SecurityGroup", "SecurityGroupRule", "SessionPersistence", "Shaping",

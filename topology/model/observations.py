@@ -31,6 +31,10 @@ class Bridge(Struct, frozen=True, kw_only=True):
     ovs_version: str = ""
     exporting: tuple[str, ...] = ()
     """The flow exporters that are set up there, ``ID/REVISION`` each."""
+    queueing: tuple[str, ...] = ()
+    """The uplinks that Open vSwitch itself has to shape: ports of its own on the kernel's datapath (``topology.queues``)."""
+    queues: tuple[tuple[str, int], ...] = ()
+    """(uplink, number) of each queue that is there as it has to be."""
     problems: tuple[str, ...] = ()
 
 

@@ -1,7 +1,7 @@
 """The compiled part of a collector: it reads what is usual, and leaves every other datagram to ``worker``.
 
 It is built when NovaNet is installed (setup.py); where there was no compiler it is not there, and Python does all of it, with the same rows.
-docs/decisions/0024-collector.md says what is usual, and why.
+docs/decisions/0025-collector.md says what is usual, and why.
 """
 
 from __future__ import annotations
