@@ -29,7 +29,7 @@ from tools.lab.errors import LabError
 
 PINNED = ("taskset", "-c", "0")
 PORT = 19797
-SETTLING = 15.0
+SETTLING = 30.0
 """Seconds that a collector has for what it has received."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -39,6 +39,8 @@ class Collector:
 
     name: str
     """As results have it."""
+    held = 0
+    """Records that may still be on their way between its processes when it tells its totals."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -65,6 +67,11 @@ class Collector:
     def totals(self) -> Totals:
         """What it has stored, once that does not change."""
         raise NotImplementedError
+
+    def by_packets(self, packets: int, size: int) -> Totals:
+        """Totals of one who does not count records, which all have as many packets."""
+        each = self.load.of_each[0]
+        return Totals(packets * each.records // each.packets, packets, size)
 
     def cpu(self) -> dict[str, float]:
         """Seconds of processor by part."""
@@ -133,11 +140,9 @@ class Ours(Collector):
 
     def totals(self) -> Totals:
         def told() -> Totals:
-            within = Filter(start=self._began - 600, end=int(time.time()) + 600)
+            within = Filter(start=self._began - 60, end=int(time.time()) + 60)
             rows = self._recorder.ask(Top(filter=within, by="exporter"))
-            return (
-                Totals(*(int(rows[0][name]) for name in ("samples", "packets", "bytes"))) if rows else Totals(0, 0, 0)
-            )
+            return self.by_packets(*(int(rows[0][name]) if rows else 0 for name in ("packets", "bytes")))
 
         return _steady(told)
 
@@ -174,7 +179,9 @@ class Nfdump(Collector):
 
 
 class Pmacct(Collector):
-    """``sfacctd`` or ``nfacctd`` with the memory plugin."""
+    """``sfacctd`` or ``nfacctd`` with the memory plugin, which is handed whole buffers."""
+
+    held = 700
 
     def __init__(self, load: Load) -> None:
         super().__init__(load)
@@ -207,9 +214,7 @@ class Pmacct(Collector):
         command = [str(self._root / "usr/bin/pmacct"), "-s", "-p", str(self._pipe), "-O", "csv"]
         text = subprocess.run(command, env={**os.environ, **self._env}, capture_output=True, text=True).stdout
         rows = [row for row in csv.DictReader(io.StringIO(text)) if row.get("PACKETS", "").isdigit()]
-        packets = sum(int(row["PACKETS"]) for row in rows)
-        per = self.load.totals(len(self.load.ring))
-        return Totals(packets * per.records // per.packets, packets, sum(int(row["BYTES"]) for row in rows))
+        return self.by_packets(*(sum(int(row[name]) for row in rows) for name in ("PACKETS", "BYTES")))
 
 
 # --- processes ---------------------------------------------------------------------------------------------------
@@ -224,9 +229,9 @@ def _until(condition: Any, what: str) -> None:
 
 
 def _steady(told: Any) -> Any:
-    """What is told, once it has been the same for two seconds."""
+    """What is told, once it has been the same for four seconds."""
     end, last, since = time.monotonic() + SETTLING, told(), time.monotonic()
-    while time.monotonic() < min(end, since + 2.2):
+    while time.monotonic() < min(end, since + 4.2):
         time.sleep(0.4)
         now = told()
         if now != last:

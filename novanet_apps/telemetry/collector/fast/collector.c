@@ -13,10 +13,11 @@
 #endif
 
 enum { BATCH = 64, LARGEST = 65536, REORDERED = 64 };
+enum { STRIDE = LARGEST + 17 * 64 }; /* between two datagrams; a power of two would have all of them in the same lines of the caches */
 
 /* Datagrams that have been received at once, of which some are yet to be read. */
 struct inbox {
-    uint8_t data[BATCH][LARGEST];
+    uint8_t data[BATCH][STRIDE];
     struct sockaddr_in6 senders[BATCH];
     union {
         struct cmsghdr align;
