@@ -109,7 +109,17 @@ class Api:
             Route("/v1/captures/{id}/file", {"GET": CaptureFiles(core, self.views).download}, PCAPNG),
             *(
                 Route(f"/v1/telemetry/{name}", {"GET": getattr(telemetry, name)})
-                for name in ("top", "conversations", "series", "matrix", "flows", "anomalies", "rules", "status")
+                for name in (
+                    "top",
+                    "conversations",
+                    "series",
+                    "matrix",
+                    "flows",
+                    "anomalies",
+                    "caches",
+                    "rules",
+                    "status",
+                )
             ),
             Route("/v1/telemetry/stream", {"GET": telemetry.stream}, "text/event-stream"),
             Route("/v1/{collection}", {"GET": objects.page, "POST": objects.create}),

@@ -170,6 +170,24 @@ class TelemetryApi:
             }
         )
 
+    def caches(self, call: Call) -> Response:
+        """GET /v1/telemetry/caches: how often datapaths' flow caches had a packet's flow, by hypervisor."""
+        queries.parameters(call.request, ())
+        self._for_all(call, "flow caches")
+        told = self._telemetry().link.status.get("caches", ())
+        return answer({"items": [self._cache(each) for each in told]})
+
+    def _cache(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        hypervisor = self.core.topology.get("hypervisor", told["hypervisor_id"])
+        packets = told["hits"] + told["misses"]
+        return {
+            "hypervisor_id": told["hypervisor_id"], "hypervisor": hypervisor.name if hypervisor is not None else "",
+            "exporter": told["exporter"], "time": _moment(int(told["at"])), "seconds": round(told["seconds"], 1),
+            "packets": packets, "hits": told["hits"], "misses": told["misses"], "lost": told["lost"],
+            "hit_percent": round(100 * told["hits"] / packets, 3) if packets else None,
+            "flows": told["flows"], "masks": told["masks"],
+        }  # fmt: skip
+
     # --- live ----------------------------------------------------------------------------------------------------
 
     def stream(self, call: Call) -> Response:

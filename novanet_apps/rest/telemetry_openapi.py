@@ -52,6 +52,17 @@ _ITEMS: dict[str, tuple[Schema, tuple[str, ...]]] = {
         },
         (),
     ),
+    "CacheLookups": (
+        {
+            "hypervisor_id": _TEXT, "hypervisor": _TEXT, "exporter": _TEXT, "time": _TIME,
+            "seconds": {"type": "number", "description": "between the last two reports: what is counted is of these"},
+            "packets": _COUNT, "hits": _COUNT, "misses": _COUNT,
+            "lost": {**_COUNT, "description": "packets that had no flow, and for which no room was left either"},
+            "hit_percent": {"type": ["number", "null"], "description": "null when there were no packets"},
+            "flows": {**_COUNT, "description": "in the caches now; so are masks"}, "masks": _COUNT,
+        },
+        (),
+    ),
     "RuleTraffic": (
         {
             "security_group_rule_id": _TEXT, "security_group_id": _TEXT, "security_group": _TEXT, "direction": _TEXT,
@@ -122,6 +133,7 @@ def paths(get: Callable[..., Schema], parameter: Callable[..., Schema], good: Ca
         "matrix": ("Traffic from hypervisor to hypervisor", "MatrixCell", [order, limit, *times, *which]),
         "flows": ("Flows as they came", "FlowRecord", [limit, *times, *which]),
         "anomalies": ("What was odd", "Anomaly", [limit, *times, which[-4]]),
+        "caches": ("How often the flow caches of datapaths had a packet's flow", "CacheLookups", []),
         "rules": ("Rules of security groups by what they decided", "RuleTraffic", [
             parameter("query", "security_group_id", _TEXT), parameter("query", "order", {"enum": ["bytes", "packets"]}), limit,
         ]),

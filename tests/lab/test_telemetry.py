@@ -118,6 +118,10 @@ def test_bytes_of_a_transfer_are_told_of_its_vms(cloud: Cloud, type: str, fields
             raise AssertionError(f"off by {off} %")
     [row] = cloud.api.get("/v1/telemetry/matrix", seconds=600, network_id=network["id"], limit=1)["items"]
     assert (row["src_hypervisor"], row["dst_hypervisor"]) == ("hv1", "hv2"), row
+    if type == "sflow":
+        caches = {each["hypervisor"]: each for each in cloud.api.get("/v1/telemetry/caches")["items"]}
+        assert caches.keys() == {"hv1", "hv2"} and all(each["seconds"] < 20 for each in caches.values())
+        assert all(each["flows"] > 0 and each["packets"] >= each["hits"] for each in caches.values()), caches
     losses = [each for each in cloud.api.get("/v1/telemetry/status")["exporters"] if any(each["lost"].values())]
     assert not losses, [(each["address"], each["lost"]) for each in losses]
 

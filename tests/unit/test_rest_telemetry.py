@@ -141,6 +141,25 @@ def test_times_are_written_in_either_way(world: World) -> None:
         assert len(items(world.rest, f"top?start={start}")) == 2
 
 
+def test_caches_are_told_by_hypervisor(world: World) -> None:
+    def report(exporter: str, **values: int) -> None:
+        names = ("hits", "misses", "lost", "mask_hits", "flows", "masks")
+        item = {"exporter": exporter, **dict.fromkeys(names, 0), **values}
+        world.recorder.send({"kind": "caches", "worker": 0, "items": [item]})
+
+    report("10.9.0.1", hits=2**32 - 100, misses=7)
+    report("10.9.0.2", hits=5)
+    time.sleep(0.1)
+    report("10.9.0.1", hits=899, misses=8, lost=2, flows=30, masks=4)
+    until(lambda: items(world.rest, "caches"), "caches are told")
+    (told,) = items(world.rest, "caches")  # one has reported once
+    assert (told["hypervisor"], told["exporter"], told["hits"], told["misses"], told["packets"]) == (
+        "hv1", "10.9.0.1", 999, 1, 1000,
+    )  # fmt: skip
+    assert (told["hit_percent"], told["lost"], told["flows"], told["masks"]) == (99.9, 2, 30, 4)
+    assert world.rest("GET", "/v1/telemetry/caches", who="acme").status_code == 403
+
+
 def test_the_stream_tells_what_comes(world: World) -> None:
     answer = world.rest("GET", "/v1/telemetry/stream?protocol=udp", who="acme", stream=True)
     lines = answer.iter_lines(decode_unicode=True)
@@ -207,7 +226,12 @@ def test_the_commands_show_it(cli: Any) -> None:
     assert lines[0].split()[:3] == ["PORT", "SENT", "RECEIVED"] and any(line.startswith("web") for line in lines[1:])
     assert "hv1" in cli("flows", "matrix") and "web" in cli("flows", "conversations", "--port", "web", "--peer", "db")
     assert "203.0.113.9:40000" in cli("flows", "list", "--address", CLIENT)
-    assert "BIT/S" in cli("flows", "series", "--step", "60") and cli("flows", "anomalies") and cli("flows", "rules")
+    assert (
+        "BIT/S" in cli("flows", "series", "--step", "60")
+        and cli("flows", "anomalies")
+        and cli("flows", "rules")
+        and "HIT RATE" in cli("flows", "caches")
+    )
     assert json.loads(cli("flows", "top", "--by", "service", "-o", "json"))["items"][0]["key"] == "tcp/443"
     assert "10.9.0.1" in cli("flows", "status")
 

@@ -47,6 +47,7 @@ def add(nouns: Any, common: argparse.ArgumentParser) -> None:
     verb("matrix", matrix, "Traffic from hypervisor to hypervisor.", *sums)
     verb("list", flows, "Flows as they came, the newest first.", "limit", "time", *which)
     verb("rules", rules, "Rules of security groups, by what they have decided.", "limit", "security_group")
+    verb("caches", caches, "How often datapaths' flow caches had a packet's flow, by hypervisor.")
     verb("anomalies", anomalies, "What was odd, the newest first.", "limit", "time", "project")
     verb("follow", following, "Flows as they come, until interrupted.", *which)
     verb("status", status, "Exporters, processes, and what was lost.")
@@ -179,6 +180,16 @@ def rules(arguments: argparse.Namespace, client: Client) -> int:
     return _print(arguments, _ask(arguments, client, "rules"), head, lambda each: (
         each["security_group_rule_id"], each["security_group"] or each["security_group_id"], each["direction"],
         each["action"], each["protocol"] or "any", amount(each["packets"]), amount(each["bytes"]),
+    ))  # fmt: skip
+
+
+def caches(arguments: argparse.Namespace, client: Client) -> int:
+    """``novanet flows caches``."""
+    head = ("hypervisor", "packets", "misses", "lost", "hit rate", "flows", "masks", "in", "until")
+    return _print(arguments, _ask(arguments, client, "caches"), head, lambda each: (
+        each["hypervisor"] or each["exporter"], amount(each["packets"]), amount(each["misses"]), amount(each["lost"]),
+        "" if each["hit_percent"] is None else f"{each['hit_percent']:g}%", amount(each["flows"]), each["masks"],
+        f"{each['seconds']:g} s", each["time"],
     ))  # fmt: skip
 
 

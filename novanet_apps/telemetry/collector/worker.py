@@ -30,6 +30,8 @@ SAVED = 30.0
 """Seconds between two times that templates are written down."""
 TURN = 512
 """Datagrams of one socket before the others, and the clock, are looked at."""
+CACHES = ("hits", "misses", "lost", "mask_hits", "flows", "masks")
+"""What Open vSwitch tells of its datapath, each with ``dp_`` before it."""
 GATHER = 0.002
 """Seconds for which datagrams gather in the kernel before some are taken again: what is taken at once costs less."""
 _IN_COUNTERS = ("ifSpeed", "ifInOctets", "ifInUcastPkts", "ifInMulticastPkts", "ifInBroadcastPkts", "ifInDiscards", "ifInErrors",
@@ -63,6 +65,7 @@ class Worker:
         self._unclaimed = 0
         """The same, that datagrams told of which were refused."""
         self._counters: list[Record] = []
+        self._caches: list[Record] = []
         self._running = True
         self._allow = False
         self._load()
@@ -162,6 +165,8 @@ class Worker:
             if "ifIndex" in record:
                 values = {name: record[name] for name in _IN_COUNTERS if name in record}
                 self._counters.append({"exporter": sender, "interface": record["ifIndex"], **values})
+            if "dp_hits" in record:
+                self._caches.append({"exporter": sender, **{name: record[f"dp_{name}"] for name in CACHES}})
 
     # --- batches -------------------------------------------------------------------------------------------------
 
@@ -178,9 +183,10 @@ class Worker:
         if not self._out.put(frames.pack(header, rows.tobytes())):
             for number in rows["exporter"].tolist():
                 self._queue[self._address(number)] += 1
-        counters, self._counters = self._counters, []
-        if counters:
-            self._out.put(frames.pack({"kind": "counters", "worker": self._number, "items": counters}))
+        for kind, items in (("counters", self._counters), ("caches", self._caches)):
+            if items:
+                self._out.put(frames.pack({"kind": kind, "worker": self._number, "items": items}))
+        self._counters, self._caches = [], []
         self._out.pump()
 
     def _address(self, number: int) -> str:

@@ -17,6 +17,7 @@ import msgspec
 from novanet_apps.telemetry import frames
 
 from .answers import answer
+from .caches import Caches
 from .endpoints import Directory
 from .engines import Engine, EngineError
 from .intake import Batch, Intake
@@ -40,6 +41,7 @@ class Recorder:
     def __init__(self, engine: Engine, storage: Storage, keep: Keep, directory: Path | None, watch: Watch) -> None:
         self.engine, self.storage, self.keep, self.watch = engine, storage, keep, watch
         self.intake = Intake(Directory(), storage)
+        self._caches = Caches()
         self._directory = directory
         self._controllers: set[_Controller] = set()
         self._threads = ThreadPoolExecutor(2, "question")
@@ -89,6 +91,8 @@ class Recorder:
                     self.watch.take(batch)
             case "counters":
                 self.intake.counters(news)
+            case "caches":
+                self._caches.take(news.get("items", ()), time.time())
             case "hello":
                 self._controllers.add(controller)
             case "topology":
@@ -179,6 +183,7 @@ class Recorder:
             "kind": "status", "at": time.time(), "rows": self.intake.counts["rows"], "unknown": self.intake.counts["unknown"],
             "stored": counts.stored, "lost": counts.lost, "batches": counts.batches, "failures": counts.failures,
             "waiting": self.storage.waiting, "alarm": counts.alarm, "since": counts.since, "size": self._disk(),
+            "caches": self._caches.told({address: each.hypervisor for address, each in self.intake.exporters.items()}),
             "exporters": exporters, "anomalies": dict(self.watch.fired), "endpoints": len(self.intake.directory.endpoints),
         }  # fmt: skip
 
