@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,9 @@ from pipelines import qos as meters
 from pipelines.wire.groups import BAND
 from topology import qos
 from topology.model import Answer, Hypervisor, Network, Port, Question
-from topology.qos_verdicts import Check, Metered, of_class, of_meter
+from topology.model.qos import Direction
+from topology.qos_verdicts import Check, Metered, of_class, of_interface, of_meter
+from topology.shaping import has_class
 
 if TYPE_CHECKING:
     from novanet_apps.core import Core
@@ -63,17 +65,26 @@ class Verifier:
         if quality.policy_id is None:
             raise VerificationError("neither the port nor its network has a qos_policy_id, so nothing is asked for")
         with self._turns[hypervisor.id]:
-            ask = _needs_class(quality)
-            pending = eventlet.spawn(self._ask, hypervisor.id, port_id, seconds) if ask else None
-            checks = self._meters(hypervisor, port_id, seconds)
-            if pending is not None:
-                checks += of_class(quality, self._granted(hypervisor, port, quality), pending.wait())
+            has: dict[Direction, bool] = {"egress": has_class(quality), "ingress": quality.ingress.shaped}
+            directions = [direction for direction, asked in has.items() if asked]
+            pending = eventlet.spawn(self._ask, hypervisor.id, port_id, seconds, directions)
+            checks = self._meters(hypervisor, port_id, seconds, shaped=quality.ingress.shaped)
+            answers = pending.wait()
+            if "egress" in answers:
+                checks += of_class(quality, self._granted(hypervisor, port, quality), answers["egress"])
+            if "ingress" in answers:
+                checks.append(of_interface(quality.ingress.kbps or 0, answers["ingress"]))
         return Verification(hypervisor, seconds, checks)
 
     # --- meters ------------------------------------------------------------------------------------------------------
 
-    def _meters(self, hypervisor: Hypervisor, port_id: str, seconds: float) -> list[Check]:
-        wanted = list(meters.meters_of(self._core.topology, hypervisor.id, port_id))
+    def _meters(self, hypervisor: Hypervisor, port_id: str, seconds: float, shaped: bool) -> list[Check]:
+        """``shaped``: the VM's interface keeps the limit of what it gets, and the meter behind it is no rule of anybody's."""
+        wanted = [
+            (direction, meter)
+            for direction, meter in meters.meters_of(self._core.topology, hypervisor.id, port_id)
+            if not shaped or direction == "egress" or meter.packets
+        ]
         if not wanted:
             eventlet.sleep(seconds)
             return []
@@ -96,30 +107,34 @@ class Verifier:
             raise VerificationError(f"the switch of hypervisor {name} does not answer: see its status")
         return found
 
-    # --- the class on the uplink -------------------------------------------------------------------------------------
+    # --- classes, on the uplink and at the VM's interface ------------------------------------------------------------
 
-    def _ask(self, hypervisor_id: str, port_id: str, seconds: float) -> Answer:
-        """What the agent says; its error where it does not."""
+    def _ask(
+        self, hypervisor_id: str, port_id: str, seconds: float, directions: Sequence[Direction]
+    ) -> dict[str, Answer]:
+        """What the agent says, by direction; its error where it does not."""
+        if not directions:
+            return {}
         core, number = self._core, self._random.randrange(1, 1 << 31)
-        question = Question(number=number, port_id=port_id, milliseconds=round(seconds * 1000))
-        core.store.record("hypervisor", hypervisor_id, question=(question,))
+        questions = tuple(
+            Question(number=number + n, port_id=port_id, direction=direction, milliseconds=round(seconds * 1000))
+            for n, direction in enumerate(directions)
+        )
+        core.store.record("hypervisor", hypervisor_id, question=questions)
         end = time.monotonic() + seconds + AGENT
         while time.monotonic() < end:
             hypervisor: Hypervisor | None = core.topology.get("hypervisor", hypervisor_id)
-            for answer in hypervisor.answer if hypervisor is not None else ():
-                if answer.number == number:
-                    return answer
+            found = {answer.number: answer for answer in hypervisor.answer} if hypervisor is not None else {}
+            if all(question.number in found for question in questions):
+                return {question.direction: found[question.number] for question in questions}
             eventlet.sleep(0.05)
-        return Answer(number=number, error="the hypervisor's agent does not answer: does novanet-host-agent run there?")
+        error = "the hypervisor's agent does not answer: does novanet-host-agent run there?"
+        return {question.direction: Answer(number=question.number, error=error) for question in questions}
 
     def _granted(self, hypervisor: Hypervisor, port: Port, quality: qos.Quality) -> int | None:
         network: Network = self._core.topology.get("network", port.network_id)
         account = qos.guarantees(self._core.topology, hypervisor.id).of(qos.carrier(network))
         return None if account is None or quality.min_kbps is None else account.granted(quality.min_kbps)
-
-
-def _needs_class(quality: qos.Quality) -> bool:
-    return (quality.min_kbps, quality.priority, quality.max_latency_ms) != (None, None, None)
 
 
 def _metered(

@@ -1,4 +1,4 @@
-"""Which class of an uplink a frame is for, as a program of the classic BSD Packet Filter: what tc-bpf(8) runs for each.
+"""Which class of an uplink, or of a VM's interface, a frame is for, as a program of the classic BSD Packet Filter: what tc-bpf(8) runs for each.
 
 The language is that of McCanne and Jacobson's "The BSD Packet Filter" (USENIX 1993) with Linux's extensions
 (Documentation/networking/filter.rst): an accumulator A, an index X, 16 words of memory, and jumps forward. The program's result
@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from topology.shaping import CONTROL, OWN, Shape, Source, Tunnel
+from topology.shaping import CONTROL, OWN, VOICE, Shape, Source, Tunnel
 
 from .fields import ARP, GENEVE_OPTION_CLASS, GENEVE_OPTION_TYPE, ICMPV6, IPV4, IPV6, TUN_OPTION, UDP
 
 LONGEST = 4096
 """Instructions that Linux takes (BPF_MAXINSNS)."""
+NEIGHBOUR_DISCOVERY = 133, 137
+"""Types of ICMPv6 messages, the first and the last (RFC 4861, section 4)."""
 VLAN_TAGS = (0x8100, 0x88A8)
 
 LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_CONSTANT, LOAD_MEMORY = 0x20, 0x28, 0x30, 0x00, 0x60
@@ -61,6 +63,8 @@ def program(shape: Shape, major: int) -> tuple[Instruction, ...]:
         code += _load(LOAD_HALF, 6, HIGH) + _load(LOAD_WORD, 8, LOW) + _by_source(shape.wires, base)
     if shape.tunnel is not None:
         code += _of_hypervisor(shape, shape.tunnel, base)
+    if shape.dscps:
+        code += _by_dscp(shape.dscps, base)
     code.append(_do(RETURN, 0))
     if len(code) > LONGEST:
         raise ValueError(
@@ -138,6 +142,23 @@ def _by_source(sources: Sequence[tuple[Source, int]], base: int) -> Code:
     return _tree(
         [(source[1] & 0xFFFFFFFF, one((source, number))) for source, number in ordered], [_do(LOAD_MEMORY, LOW)]
     )
+
+
+def _by_dscp(dscps: Sequence[tuple[int, int]], base: int) -> Code:
+    """The same by what an IP packet says; without ARP and neighbour discovery no packet would come at all."""
+    known = [step for dscp, number in dscps for step in (Instruction(IF_EQUAL, 0, 1, dscp), *_class(base, number))]
+    four = [_do(LOAD_BYTE + BEHIND_X, 1), _do(SHIFT_RIGHT, 2), *known, *_NONE]
+    first, last = NEIGHBOUR_DISCOVERY
+    neighbours = [
+        _do(LOAD_BYTE + BEHIND_X, 40), Instruction(IF_GREATER, 2, 0, last), Instruction(IF_GREATER, 0, 1, first - 1),
+        *_class(base, VOICE),
+    ]  # fmt: skip
+    six = [
+        _do(LOAD_BYTE + BEHIND_X, 6), *_if(IF_EQUAL, ICMPV6, neighbours),
+        _do(LOAD_HALF + BEHIND_X, 0), _do(SHIFT_RIGHT, 6), _do(AND, 0x3F), *known, *_NONE,
+    ]  # fmt: skip
+    load = [_do(LOAD_MEMORY, ETHERTYPE)]
+    return [*load, *_if(IF_EQUAL, ARP, _class(base, VOICE)), *_if(IF_EQUAL, IPV4, four), *_if(IF_EQUAL, IPV6, six)]
 
 
 def _by_key(senders: Sequence[tuple[int, int]], base: int) -> Code:

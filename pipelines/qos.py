@@ -75,10 +75,7 @@ def port(topology: Topology, hypervisor: str, port_id: str) -> Iterator[Rule]:
     if found is None or not found.here or found.ofport is None or found.port.router_id is not None:
         return
     quality = model.of_port(topology, port_id)
-    sent, gets = (
-        _meters(Use.EGRESS_RATE, quality.egress, found.ofport),
-        _meters(Use.INGRESS_RATE, quality.ingress, found.ofport),
-    )
+    sent, gets = _of_port(quality, found.ofport)
     yield from _all(sent, gets)
     own = f.IN_PORT_KEY(found.key)
     queue = queues.of_port(topology, hypervisor, port_id)
@@ -102,11 +99,15 @@ def meters_of(topology: Topology, hypervisor: str, port_id: str) -> Iterator[tup
     found = placed(topology, hypervisor, port_id)
     if found is None or not found.here or found.ofport is None or found.port.router_id is not None:
         return
-    quality = model.of_port(topology, port_id)
-    for meter in _meters(Use.EGRESS_RATE, quality.egress, found.ofport):
-        yield "egress", meter
-    for meter in _meters(Use.INGRESS_RATE, quality.ingress, found.ofport):
-        yield "ingress", meter
+    sent, gets = _of_port(model.of_port(topology, port_id), found.ofport)
+    yield from (("egress", meter) for meter in sent)
+    yield from (("ingress", meter) for meter in gets)
+
+
+def _of_port(quality: Quality, ofport: int) -> tuple[tuple[Meter, ...], tuple[Meter, ...]]:
+    """Meters of what a VM sends, and of what it gets."""
+    gets = model.behind_shaping(quality.ingress)
+    return _meters(Use.EGRESS_RATE, quality.egress, ofport), _meters(Use.INGRESS_RATE, gets, ofport)
 
 
 def _meters(first: int, limit: Limit, number: int) -> tuple[Meter, ...]:

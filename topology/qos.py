@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .graph import Topology
 from .model import FloatingIp, Hypervisor, Network, Port, QosRule
@@ -20,6 +21,8 @@ BURST_MS = 400
 With half of it TCP reaches 90 % of a meter's rate, with a quarter half; with more, what is sent at once takes longer to end."""
 BURST_LEAST = 73
 """… and at least so many kbit: a frame of a network with an MTU of 9000."""
+BEHIND_SHAPING = 2
+"""How many times a limit its meter lets pass where the VM's interface is shaped."""
 FRAME = 14 + 4
 """Bytes of an Ethernet header with a VLAN tag, which count in limits as the IP packet does."""
 
@@ -44,6 +47,8 @@ class Limit(Struct, frozen=True):
     burst_kbit: int = 0
     pps: int | None = None
     burst_packets: int = 0
+    shaped: bool = False
+    """Whether what is beyond ``kbps`` waits at the VM's interface; elsewhere it is dropped."""
 
     @property
     def meters(self) -> int:
@@ -173,7 +178,17 @@ def _limit(bandwidth: QosRule | None, packets: QosRule | None) -> Limit:
         0 if bandwidth is None or kbps is None else burst_kbit(kbps, bandwidth.max_burst_kbps),
         pps,
         0 if packets is None or pps is None else packets.max_burst_packets or max(pps * BURST_MS // 1000, 1),
+        bandwidth is not None and bandwidth.shape,
     )
+
+
+def behind_shaping(limit: Limit) -> Limit:
+    """What the meter of a VM's port has to be where its interface is shaped: what would never find room there need not come so far, and
+    without the agent it is a limit still.
+    """
+    if limit.kbps is None or not limit.shaped:
+        return limit
+    return replace(limit, kbps=limit.kbps * BEHIND_SHAPING, burst_kbit=limit.burst_kbit * BEHIND_SHAPING)
 
 
 def burst_kbit(kbps: int, wish: int | None) -> int:

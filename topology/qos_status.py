@@ -23,10 +23,24 @@ def unkept(topology: Topology, kind: str, id: str) -> Iterator[str]:
     match obj:
         case Port(router_id=None):
             yield from _of_port(topology, obj)
+            yield from _of_interface(topology, obj)
         case Hypervisor():
             for shaping in obj.shaping:
                 if shaping.error and any(uplink.interface == shaping.interface for uplink in obj.uplinks):
                     yield f"uplink {shaping.interface} is not shaped: {shaping.error}"
+
+
+def _of_interface(topology: Topology, port: Port) -> Iterator[str]:
+    hypervisor: Hypervisor | None = topology.get("hypervisor", topology.location(port.id) or "")
+    if hypervisor is None or not of_port(topology, port.id).ingress.shaped:
+        return
+    name = hypervisor.name or hypervisor.id
+    found = next((each for each in hypervisor.shaping if each.port_id == port.id), None)
+    less = "what it gets too much is dropped at twice its max_kbps"
+    if found is None:
+        yield f"shape of its policy has no effect yet, {less}: does novanet-host-agent run on hypervisor {name}?"
+    elif found.error:
+        yield f"shape of its policy has no effect, {less}: interface {found.interface} of hypervisor {name}: {found.error}"
 
 
 def touched(topology: Topology, change: Change) -> Iterator[str]:

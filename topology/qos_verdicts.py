@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .model import Answer
 from .qos import Quality
@@ -88,6 +89,25 @@ def of_class(quality: Quality, granted_kbps: int | None, answer: Answer) -> list
     if quality.max_latency_ms is not None:
         found.append(_latency(quality, answer))
     return found
+
+
+def of_interface(asked: int, answer: Answer) -> Check:
+    """Whether a limit holds that is kept by a VM's interface, where what is too much waits."""
+    measured = answer.bytes * 8 // max(answer.milliseconds, 1)
+    verdict: Verdict = "kept"
+    if answer.error:
+        verdict, detail = "broken", answer.error
+    elif answer.ceil_kbps != asked:
+        verdict, detail = "broken", f"{answer.interface} has {answer.ceil_kbps} instead of {asked}"
+    elif measured > asked * (100 + TOLERANCE_PERCENT) / 100:
+        verdict, detail = "broken", f"more than the rate passed {answer.interface}"
+    elif not (answer.dropped_packets or answer.backlog_bytes):
+        verdict, detail = "idle", f"no more than that came, so all passed {answer.interface} at once"
+    else:
+        detail = f"what came beyond it waited at {answer.interface}, or was dropped there"
+    in_force = None if answer.error else answer.ceil_kbps
+    check = _check("bandwidth_limit", "kbit/s", asked, in_force, measured, answer, verdict, detail)
+    return replace(check, direction="ingress")
 
 
 def _guarantee(asked: int, granted: int, answer: Answer) -> Check:

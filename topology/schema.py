@@ -53,7 +53,7 @@ from .model import (
 from .references import Node
 
 DATABASE = "NovaNet"
-VERSION = "1.6.0"
+VERSION = "1.7.0"
 """Counts as OVSDB asks: x incompatible, y additions, z what no client notices."""
 
 ADDRESS, LOAD = "Address", "Load"

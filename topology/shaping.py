@@ -1,4 +1,4 @@
-"""How a hypervisor's uplinks are to be shaped: the classes of a Hierarchical Token Bucket (tc-htb(8)), and who is in which.
+"""How a hypervisor's uplinks and its VMs' interfaces are to be shaped: the classes of a Hierarchical Token Bucket (tc-htb(8)), and who is in which.
 
 Each VM's port with a guarantee, a priority or a bound of latency has a class of its own. All have the uplink's whole bandwidth to
 borrow from; who has been guaranteed more than it sends leaves the rest to the others. What is not guaranteed, the reserve, is
@@ -6,6 +6,9 @@ for everything else: a class for what keeps the hypervisor alive, one for what i
 a little for each port that has a priority and no guarantee, so that its packets need not wait for others to run out of theirs.
 
 Numbers of classes follow from the ports' keys alone, so whoever computes them, at any time, finds the same.
+
+A VM's own interface is shaped where its policy asks for it: what the VM is sent waits there in four classes by DSCP, those of Wi-Fi
+as RFC 8325 maps them. Each has a part of the limit, and borrows what others leave.
 """
 
 from __future__ import annotations
@@ -35,6 +38,25 @@ SHARES = {CONTROL: 1, OWN: 1, OTHERS: 3}
 """How many eighths of the reserve each has."""
 SHARE_OF_PRIORITIES, LEAST_SHARERS = 3, 4
 """The other eighths are for ports that have a priority and no guarantee, of which each has as if there were so many at least."""
+VOICE, VIDEO, BEST_EFFORT, BACKGROUND = 2, 3, OTHERS, 5
+"""Numbers of the classes of a VM's interface."""
+PORT_CLASSES = {
+    VOICE: ("voice", 30, 0),
+    VIDEO: ("video", 30, 2),
+    BEST_EFFORT: ("best-effort", 30, 5),
+    BACKGROUND: ("background", 10, LAST),
+}
+"""Name, per cent of the limit that each has whatever others get, and which is asked first."""
+DSCPS = {
+    VOICE: (56, 48, 46, 44),
+    VIDEO: (40, 38, 36, 34, 32, 30, 28, 26, 24),
+    BACKGROUND: (8, 1),
+}
+"""By class, the DSCPs of what waits in it (RFC 8325, figure 1, and for LE RFC 8622, section 8); all others are best effort."""
+PORT_QUEUE_MS = 50
+"""How much each class of a VM's interface keeps, in milliseconds of the limit: a round trip or two, so that TCP fills it."""
+LEAST_PORT_QUEUE = 16 * 1514
+"""… and at least so many bytes."""
 UDP_PORTS = {"geneve": 6081, "vxlan": 4789}
 
 Source = tuple[int, int]
@@ -90,6 +112,8 @@ class Shape(Struct, frozen=True):
     """((segment, MAC), number of its class), for VXLAN's inner frames."""
     wires: tuple[tuple[Source, int], ...] = ()
     """The same for frames that leave without a tunnel."""
+    dscps: tuple[tuple[int, int], ...] = ()
+    """(DSCP, number of its class) of a VM's interface; ARP and neighbour discovery go with the first."""
 
 
 class Shaped(NamedTuple):
@@ -115,6 +139,28 @@ def shapes(view: Wishes, hypervisor_id: str) -> tuple[Shape, ...]:
         _shape(account, found.get(account.interface, []), _tunnel(hypervisor, view.mesh))
         for account in accounts.uplinks
     )
+
+
+def of_interfaces(view: Wishes, hypervisor_id: str) -> Iterator[tuple[str, int]]:
+    """The VMs' ports on a hypervisor whose interfaces are to be shaped, by id, each with its limit in kbit/s."""
+    for id in sorted(view.ports_on(hypervisor_id)):
+        port: Port | None = view.get("port", id)
+        if port is None or port.router_id is not None:
+            continue
+        limit = of_port(view, id).ingress
+        if limit.shaped and limit.kbps is not None:
+            yield id, limit.kbps
+
+
+def of_interface(interface: str, kbps: int) -> Shape:
+    """What a VM's interface has to do so that the VM gets no more than so much."""
+    queue = max(kbps * PORT_QUEUE_MS // 8, LEAST_PORT_QUEUE)
+    leaves = tuple(
+        Leaf(number, name, max(kbps * percent // 100, 1), kbps, order, queue)
+        for number, (name, percent, order) in PORT_CLASSES.items()
+    )
+    dscps = tuple(sorted((dscp, number) for number, which in DSCPS.items() for dscp in which))
+    return Shape(interface, kbps, leaves, dscps=dscps)
 
 
 def numbers(keys: Collection[int]) -> dict[int, int]:

@@ -7,7 +7,7 @@ The port is made anew whenever the agent starts, since vswitchd holds on to the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import eventlet
@@ -17,6 +17,7 @@ from novanet_apps.host_agent.hands_off import HandsOff
 from novanet_apps.ovsdb.link import OvsdbError
 from novanet_apps.ovsdb.session import RowEvent, Session, members, read
 from topology.health import AGENT_OWNER, AGENT_PORT
+from topology.model import IFACE_ID
 
 LOG = logging.getLogger(__name__)
 
@@ -26,13 +27,15 @@ OFPORT = 65010
 """OpenFlow port to ask for, so that it stays the same."""
 WITHOUT_QUEUES = ("afxdp", "afxdp-nonpmd", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
 """Types of interfaces whose packets do not pass Linux's queues."""
+WITHOUT_QUEUES_OF_VM = (*WITHOUT_QUEUES, "internal", "tap", "patch")
+"""… of which Open vSwitch made the device itself: what it sends there the device receives."""
 FOLLOWING = 10.0
 """Seconds that vswitchd has to follow."""
 TABLES = {
     "Open_vSwitch": ["external_ids", "cur_cfg"],
     "Bridge": ["name", "ports", "datapath_type"],
     "Port": ["name", "interfaces", "qos", "external_ids"],
-    "Interface": ["name", "type", "ofport", "error"],
+    "Interface": ["name", "type", "ofport", "error", "external_ids"],
     **queues.TABLES,
 }
 
@@ -48,7 +51,7 @@ class LocalBridge:
         for table in ("Port", "Interface"):
             self.session.restrict(table, [["name", "==", AGENT_PORT]])
 
-        self._watched: set[str] = set()
+        self._watched: tuple[set[str], set[str]] = set(), set()
         self._ports: list[Any] = []
         """Conditions of the ports that are replicated."""
         self._hands_off = HandsOff(self.session, (OWNER, "shaping"))
@@ -57,15 +60,25 @@ class LocalBridge:
         """Begin to connect."""
         self.session.start()
 
-    def watch(self, interfaces: set[str]) -> None:
-        """Look at these interfaces, and the ports that they belong to, too."""
-        if interfaces != self._watched:
-            self._watched = set(interfaces)
-            self.session.restrict("Interface", [["name", "==", name] for name in sorted({AGENT_PORT, *interfaces})])
+    def watch(self, interfaces: set[str], vms: set[str]) -> None:
+        """Look at these interfaces, and those of these VMs' ports, and the ports of Open vSwitch that they belong to, too."""
+        if (interfaces, vms) != self._watched:
+            self._watched = set(interfaces), set(vms)
+            named = [["name", "==", name] for name in sorted({AGENT_PORT, *interfaces})]
+            plugged = [["external_ids", "includes", ["map", [[IFACE_ID, id]]]] for id in sorted(vms)]
+            self.session.restrict("Interface", named + plugged)
 
-    def not_ours(self, interface: str) -> str:
-        """Why the queues of an interface that is watched cannot be the agent's; empty when they can."""
-        return self._hands_off.error(interface) or self._bypasses(interface)
+    def interfaces(self, vms: set[str]) -> dict[str, str]:
+        """The names of the interfaces of VMs' ports that are watched and plugged, each with the port's id."""
+        rows = self.session.rows("Interface").values() if self.session.synced else ()
+        found = ((str(read(row, "name")), read(row, "external_ids").get(IFACE_ID)) for row in rows)
+        return {name: id for name, id in sorted(found) if id in vms}
+
+    def not_ours(self, interface: str, vm: bool = False) -> str:
+        """Why the queues of an interface that is watched, an uplink or a VM's, cannot be the agent's; empty when they can."""
+        return self._hands_off.error(interface) or self._bypasses(
+            interface, WITHOUT_QUEUES_OF_VM if vm else WITHOUT_QUEUES
+        )
 
     def queued(self, interface: str, bridge: str) -> bool:
         """Whether Open vSwitch shapes an interface that is watched, as the controller tells it. Not while it leaves that to the agent: the
@@ -82,9 +95,9 @@ class LocalBridge:
         if operations:
             self._transact(*operations)
 
-    def _bypasses(self, interface: str) -> str:
+    def _bypasses(self, interface: str, types: Collection[str]) -> str:
         kind = self._interface_type(interface)
-        return f"packets of interfaces of type {kind} do not pass Linux's queues" if kind in WITHOUT_QUEUES else ""
+        return f"packets of interfaces of type {kind} do not pass Linux's queues" if kind in types else ""
 
     def _interface_type(self, name: str) -> str:
         """The type of an interface of Open vSwitch that is watched; empty for an ordinary one of Linux, or none."""

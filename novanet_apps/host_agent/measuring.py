@@ -20,31 +20,28 @@ LOG = logging.getLogger(__name__)
 LONGEST = 60_000
 """Milliseconds."""
 
-Look = Callable[[str], tuple[str, int, Found]]
-"""Interface, number, and what there is, of a port's class. Raises ShapingError."""
+Look = Callable[[str, str], tuple[str, int, Found]]
+"""Interface, number, and what there is, of a port's class of what it sends or gets. Raises ShapingError."""
 
 
 class Measuring:
-    """One question at a time; ``look`` finds a port's class."""
+    """What is asked together is looked at together; ``look`` finds a port's class."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
-        self._under_way: int | None = None
+        self._under_way: tuple[Question, ...] = ()
 
     def see(self, hypervisor: Hypervisor, session: Session) -> None:
         """Begin to answer what was not answered yet."""
         answered = {answer.number for answer in hypervisor.answer}
-        for question in hypervisor.question:
-            if question.number not in answered and question.number != self._under_way:
-                self._under_way = question.number
-                eventlet.spawn(self._answer, question, hypervisor.id, session)
+        asked = hypervisor.question
+        if asked != self._under_way and not {question.number for question in asked} <= answered:
+            self._under_way = asked
+            eventlet.spawn(self._answer, asked, hypervisor.id, session)
 
-    def _answer(self, question: Question, hypervisor_id: str, session: Session) -> None:
-        try:
-            answer = self._measure(question)
-        except ShapingError as problem:
-            answer = Answer(number=question.number, error=str(problem))
-        operations = record_operations("hypervisor", {hypervisor_id: {"answer": (answer,)}})
+    def _answer(self, questions: tuple[Question, ...], hypervisor_id: str, session: Session) -> None:
+        answers = tuple(eventlet.GreenPool().imap(self._say, questions))
+        operations = record_operations("hypervisor", {hypervisor_id: {"answer": answers}})
 
         def build(txn: Any, idl: Any) -> None:
             for operation in operations:
@@ -53,13 +50,19 @@ class Measuring:
         try:
             session.transact(build)
         except OvsdbError as problem:
-            LOG.warning("a question about port %s is not answered: %s", question.port_id, problem)
+            LOG.warning("a question about port %s is not answered: %s", questions[0].port_id, problem)
+
+    def _say(self, question: Question) -> Answer:
+        try:
+            return self._measure(question)
+        except ShapingError as problem:
+            return Answer(number=question.number, error=str(problem))
 
     def _measure(self, question: Question) -> Answer:
-        _, number, found = self._look(question.port_id)
+        _, number, found = self._look(question.port_id, question.direction)
         before, began = found.counts[number], time.monotonic()
         eventlet.sleep(min(question.milliseconds, LONGEST) / 1000)
-        interface, again, found = self._look(question.port_id)
+        interface, again, found = self._look(question.port_id, question.direction)
         took = time.monotonic() - began
         if again != number:
             raise ShapingError("its class has changed meanwhile: ask again")

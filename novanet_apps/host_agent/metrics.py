@@ -28,6 +28,12 @@ METRICS = {
     "novanet_agent_uplink_dropped_total": ("counter", "packets that found the queue of their class full"),
     "novanet_agent_uplink_backlog_bytes": ("gauge", "bytes that wait in the queue of a class"),
     "novanet_agent_uplink_changes_total": ("counter", "what was changed of an uplink's shaping: root, class, queue or classifier"),
+    "novanet_agent_vm_shaped": ("gauge", "1: a VM's interface is shaped as its policy says"),
+    "novanet_agent_vm_bytes_total": ("counter", "bytes that a VM was sent by a shaped interface, by class: voice, video, best-effort or background"),
+    "novanet_agent_vm_packets_total": ("counter", "packets that a VM was sent by a shaped interface, by class"),
+    "novanet_agent_vm_dropped_total": ("counter", "packets that found the queue of their class full"),
+    "novanet_agent_vm_backlog_bytes": ("gauge", "bytes that wait in the queue of a class of a VM's interface"),
+    "novanet_agent_vm_changes_total": ("counter", "what was changed of the shaping of a VM's interface: root, class, queue or classifier"),
 }  # fmt: skip
 
 Samples = dict[str, list[tuple[dict[str, str], float]]]

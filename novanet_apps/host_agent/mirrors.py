@@ -13,6 +13,7 @@ import eventlet
 from novanet_apps.host_agent.bridge import FOLLOWING, OWNER
 from novanet_apps.ovsdb.link import OvsdbError, call, connect
 from pipelines.fields import IN_PORT_KEY
+from topology.model import IFACE_ID
 
 WHAT = "capture"
 """Value of ``OWNER``."""
@@ -46,7 +47,7 @@ class Mirrors:
         """The interfaces of these VMs' ports (``iface-id``), those that are plugged."""
         wanted = sorted(port_ids)
         asked = [
-            _select("Interface", [["external_ids", "includes", ["map", [["iface-id", id]]]]], "name", "type")
+            _select("Interface", [["external_ids", "includes", ["map", [[IFACE_ID, id]]]]], "name", "type")
             for id in wanted
         ]
         found: dict[str, Vif] = {}

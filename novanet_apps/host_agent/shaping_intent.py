@@ -1,6 +1,8 @@
-"""What the intent store says of this hypervisor's uplinks: a view as ``topology.shaping`` needs it, of what concerns this one.
+"""What the intent store says of this hypervisor's uplinks and VMs' interfaces: a view as ``topology.shaping`` needs it, of what
+concerns this one.
 
-Read are its own row, its ports, their networks, the mesh, and where it has uplinks all rules of policies.
+Read are its own row, its ports, the mesh, networks with a policy and rules that shape interfaces; where it has uplinks, all networks
+of its ports and all rules.
 """
 
 from __future__ import annotations
@@ -33,6 +35,11 @@ PORT_COLUMNS = [
     "host_id",
 ]
 _EVERY: list[Any] = [True]
+_OF_INTERFACES: dict[str, list[Any]] = {
+    NETWORK: [["qos_policy_id", "!=", ["set", []]]],
+    RULE: [["shape", "==", True]],
+}
+"""What VMs' interfaces may depend on, on any hypervisor."""
 _PAIRS = msgspec.json.Decoder(tuple[AddressPair, ...])
 
 
@@ -112,13 +119,13 @@ class ShapingIntent:
         return []
 
     def _ask(self, hypervisor_id: str | None) -> None:
-        """Ask for the networks of the ports here, and for rules, where there are uplinks."""
+        """Ask for what interfaces depend on, and where there are uplinks for the networks of the ports here, and all rules."""
         hypervisor: Hypervisor | None = self.get("hypervisor", hypervisor_id or "")
         shaped = hypervisor is not None and bool(hypervisor.uplinks)
         networks = {self.get("port", id).network_id for id in self._ports} if shaped else set()
         wanted = {
-            NETWORK: [["_uuid", "==", ["uuid", id]] for id in sorted(networks)],
-            RULE: _EVERY if shaped else [],
+            NETWORK: [*_OF_INTERFACES[NETWORK], *(["_uuid", "==", ["uuid", id]] for id in sorted(networks))],
+            RULE: _EVERY if shaped else _OF_INTERFACES[RULE],
         }
         for name, where in wanted.items():
             if self._asked[name] != where:

@@ -31,7 +31,7 @@ _LACKS = (errno.ENOENT, errno.EOPNOTSUPP)
 
 
 class ShapingError(Exception):
-    """An uplink cannot be shaped; the text says why, and what to do."""
+    """An interface cannot be shaped; the text says why, and what to do."""
 
 
 class Counts(NamedTuple):
@@ -223,6 +223,12 @@ class TrafficControl:
             raise ShapingError(f"{what}: Linux says: {os.strerror(error.code)}{hint}") from None
         except OSError as error:
             raise ShapingError(f"{what}: {error}") from None
+
+
+def total(counts: dict[int, Counts]) -> Counts:
+    """What an interface's classes have seen together."""
+    leaves = [each for number, each in counts.items() if number != ROOT]
+    return Counts(*map(sum, zip(*leaves, strict=True))) if leaves else Counts(0, 0, 0, 0)
 
 
 def parameters(rate_kbps: int, ceil_kbps: int, order: int, largest: int) -> dict[str, Any]:

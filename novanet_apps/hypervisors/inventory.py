@@ -13,9 +13,8 @@ from ovs.db.idl import Row
 
 from novanet_apps.hypervisors.ports import PREFIX
 from novanet_apps.ovsdb.session import RowEvent, members, read
-from topology.model import Vif
+from topology.model import IFACE_ID, Vif
 
-IFACE_ID = "iface-id"
 WRITTEN_BY_VSWITCHD = frozenset({"bfd_status", "error", "mtu", "admin_state", "ofport"})
 """Columns of interfaces that are not ours to set."""
 

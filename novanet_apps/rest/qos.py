@@ -80,6 +80,8 @@ class RateLimit(Struct, frozen=True, kw_only=True):
     max_burst_kbps: int | None
     max_pps: int | None
     max_burst_packets: int | None
+    shape: bool = False
+    """Whether what is beyond ``max_kbps`` waits at the VM's interface; then nothing may be sent at once."""
 
 
 class EffectiveQos(Struct, frozen=True, kw_only=True):
@@ -235,7 +237,8 @@ class Qos:
 def _limit(limit: qos.Limit) -> RateLimit:
     return RateLimit(
         max_kbps=limit.kbps,
-        max_burst_kbps=None if limit.kbps is None else limit.burst_kbit,
+        max_burst_kbps=None if limit.kbps is None or limit.shaped else limit.burst_kbit,
         max_pps=limit.pps,
         max_burst_packets=None if limit.pps is None else limit.burst_packets,
+        shape=limit.shaped,
     )

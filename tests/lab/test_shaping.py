@@ -7,111 +7,29 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import pytest
 
-from tools.lab import VM, HostAgent, namespaces
 from tools.lab.rates import Stream, rates
 
-from .cloud import Cloud, until
+from .cloud import until
+from .shaped import FRAME, UPLINK, Site, metric, namespaces_run, pings
 
-NAMES = count(1)
-UPLINK = 20_000
-"""kbit/s: so little that a busy machine has time for all of it."""
 RESERVE = 1000
-TUNNEL, FRAME = 66, 1400
-"""Bytes: what Geneve adds to a frame, and a frame of the tests."""
+TUNNEL = 66
+"""Bytes: what Geneve adds to a frame."""
 SECONDS = 4.0
 OFF = 0.05
-
-
-class Site(Cloud):
-    """Two hypervisors, the first one's uplink shaped by its agent, and VMs by their policies."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(2, **options)
-
-    def __enter__(self) -> Site:
-        super().__enter__()
-        self.here = next(each for each in self.hypervisors() if each["name"] == "hv1")
-        self.agent = HostAgent(self.lab.hypervisors[0], self.controller)
-        self.net = self.network("10.0.0.0/24", "fd00::/64")
-        self.set_uplink()
-        return self
-
-    def set_uplink(self, *uplinks: dict[str, Any]) -> None:
-        found = list(uplinks) or [{"interface": "eth0", "bandwidth_kbps": UPLINK}]
-        self.api.patch(f"/v1/hypervisors/{self.here['id']}", {"uplinks": found})
-
-    def policy(self, **rules: int) -> str:
-        made = self.api.post("/v1/qos-policies", {"name": f"q{next(NAMES)}"})["id"]
-        types = {"min_kbps": "minimum_bandwidth", "priority": "priority", "max_latency_ms": "max_latency"}
-        for name, value in rules.items():
-            self.api.post("/v1/qos-rules", {"qos_policy_id": made, "type": types[name], name: value})
-        return str(made)
-
-    def rule(self, policy: str, **fields: int) -> None:
-        """Change the rule of a policy that has one."""
-        [rule] = [each for each in self.api.get("/v1/qos-rules")["items"] if each["qos_policy_id"] == policy]
-        self.api.patch(f"/v1/qos-rules/{rule['id']}", fields)
-
-    def pair(self, policy: str | None, network: dict[str, Any] | None = None) -> tuple[VM, VM]:
-        """A VM with a policy here, and one there."""
-        groups = [self.open_group()]
-        sender = self.vm(network or self.net, 0, security_groups=groups, qos_policy_id=policy)
-        if policy is not None:
-            until("a class", lambda: f'class="{sender.port["id"]}"' in self.agent.get("/metrics")[1])
-        return sender, self.vm(network or self.net, 1, security_groups=groups)
-
-    def forget(self, *pairs: tuple[VM, VM]) -> None:
-        for vm in (vm for pair in pairs for vm in pair):
-            next(each for each in self.lab.hypervisors if vm.port["id"] in each.vms).unplug(vm.port["id"])
-            self.api.delete(f"/v1/ports/{vm.port['id']}")
-
-    def classes(self, interface: str = "eth0") -> dict[str, dict[str, Any]]:
-        """What Linux has, by handle: kbit/s of rate and ceil, prio, bytes sent, packets dropped."""
-        text = namespaces_run(self, ["tc", "-s", "class", "show", "dev", interface])
-        found = {}
-        for handle, rest, sent, dropped in re.findall(
-            r"class htb (\S+) (.*?)\n Sent (\d+) bytes \d+ pkt \(dropped (\d+)", text
-        ):
-            rate, ceil = re.search(r"rate (\S+)bit ceil (\S+)bit", rest).groups()  # type: ignore[union-attr]
-            prio = re.search(r"prio (\d)", rest)
-            found[handle] = {"rate": _kbit(rate), "ceil": _kbit(ceil), "prio": prio and int(prio[1]), "sent": int(sent), "dropped": int(dropped)}  # fmt: skip
-        return found
-
-    def shaping(self) -> list[dict[str, str]]:
-        return list(self.api.get(f"/v1/hypervisors/{self.here['id']}")["shaping"])
-
-    def sent(self, vm: VM) -> float:
-        """Bytes that left by the class of a VM."""
-        return self.agent.metric("novanet_agent_uplink_bytes_total", **{"class": vm.port["id"]})
-
-    def changes(self, what: str) -> float:
-        return self.agent.metric("novanet_agent_uplink_changes_total", what=what)
-
-
-def namespaces_run(site: Site, command: list[str]) -> str:
-    return namespaces.inside(
-        site.lab.hypervisors[0].namespace, lambda: subprocess.run(command, capture_output=True, text=True).stdout
-    )
-
-
-def _kbit(text: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+)([KMG]?)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"": 0.001, "K": 1, "M": 1000, "G": 1_000_000}[unit]
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with Site() as site, site.agent:
-        until("the uplink is shaped", lambda: site.shaping() == [{"interface": "eth0", "error": ""}])
+        until("the uplink is shaped", lambda: site.shaping() == [{"interface": "eth0", "error": "", "port_id": ""}])
         yield site
 
 
@@ -165,7 +83,7 @@ def test_the_first_is_not_kept_waiting_by_the_others(site: Site) -> None:
 
     def ask() -> None:
         time.sleep(2)
-        seen["first"], seen["bulk"] = _pings(*first), _pings(*bulk, count=20)
+        seen["first"], seen["bulk"] = pings(*first), pings(*bulk, count=20)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -177,12 +95,6 @@ def test_the_first_is_not_kept_waiting_by_the_others(site: Site) -> None:
     assert site.agent.metric("novanet_agent_uplink_dropped_total", **dropped) > 0
     assert site.agent.metric("novanet_agent_uplink_dropped_total", **{"class": first[0].port["id"]}) == 0
     site.forget(first, bulk, more)
-
-
-def _pings(sender: VM, receiver: VM, count: int = 100) -> list[float]:
-    """Round trips in milliseconds of those that came back."""
-    shown = sender.exec(["ping", "-c", str(count), "-i", "0.03", "-W", "1", str(receiver.ip)], check=False).stdout
-    return [float(time) for time in re.findall(r"time=([\d.]+)", shown)]
 
 
 def test_a_bound_of_latency_keeps_the_queue_short(site: Site) -> None:
@@ -287,27 +199,20 @@ def test_an_agent_that_dies_leaves_everything_and_the_next_changes_nothing(site:
     site.agent.kill()
     assert site.classes().keys() == before.keys()
     site.agent.start()
-    until("it looks after it", lambda: _metric(site, "novanet_agent_uplink_shaped") == 1)
+    until("it looks after it", lambda: metric(site, "novanet_agent_uplink_shaped") == 1)
     assert "300 received" in pinging.communicate()[0]
-    assert _metric(site, "novanet_agent_uplink_changes_total") == 0
+    assert metric(site, "novanet_agent_uplink_changes_total") == 0
     assert site.classes().keys() == before.keys()
     site.agent.terminate()
     assert site.classes().keys() == before.keys(), "who ends in peace leaves it, too"
     site.rule(policy, min_kbps=4500)
     site.agent.start()
     until("what has changed", lambda: 4500 in [each["rate"] for each in site.classes().values()])
-    assert _metric(site, "novanet_agent_uplink_changes_total") == 1
+    assert metric(site, "novanet_agent_uplink_changes_total") == 1
     namespaces_run(site, ["tc", "qdisc", "del", "dev", "eth0", "root"])
     assert not site.classes()
     until("made anew", lambda: len(site.classes()) == 6)
     site.forget(*pairs)
-
-
-def _metric(site: Site, name: str) -> float:
-    try:
-        return site.agent.metric(name)
-    except OSError:
-        return -1
 
 
 def test_open_vswitch_that_restarts_and_reconfigures_leaves_it_alone(site: Site) -> None:
@@ -318,10 +223,10 @@ def test_open_vswitch_that_restarts_and_reconfigures_leaves_it_alone(site: Site)
     hypervisor.vsctl("set", "Bridge", "br-phy", "other_config:flow-eviction-threshold=20000")
     hypervisor.stop_vswitchd()
     hypervisor.start_vswitchd()
-    until("packets again", lambda: len(_pings(*pair, count=2)) == 2)
+    until("packets again", lambda: len(pings(*pair, count=2)) == 2)
     assert site.classes().keys() == before and site.changes("root") == roots
     sent = site.sent(pair[0])
-    assert len(_pings(*pair, count=20)) == 20
+    assert len(pings(*pair, count=20)) == 20
     until("in its class", lambda: site.sent(pair[0]) > sent)
     site.forget(pair)
 
@@ -357,7 +262,10 @@ def test_what_somebody_else_has_shaped_is_left_to_them(site: Site) -> None:
     until("told", lambda: [each for each in site.shaping() if "somebody else (bfifo 77:)" in each["error"]])
     assert "77:" in namespaces_run(site, ["tc", "qdisc", "show", "dev", "eth0"])
     namespaces_run(site, ["tc", "qdisc", "del", "dev", "eth0", "root"])
-    until("shaped", lambda: site.shaping() == [{"interface": "eth0", "error": ""}] and len(site.classes()) == 4)
+    until(
+        "shaped",
+        lambda: site.shaping() == [{"interface": "eth0", "error": "", "port_id": ""}] and len(site.classes()) == 4,
+    )
 
 
 def test_without_uplinks_nothing_of_it_is_left(site: Site) -> None:
@@ -419,7 +327,10 @@ def test_what_open_vswitch_is_told_to_shape_is_left_to_it(site: Site) -> None:
         lambda: vsctl("--columns=type", "list", "qos").split() == ["type", ":", "linux-htb"],
     )
     vsctl("clear", "port", "eth0", "qos", "--", "--all", "destroy", "qos")
-    until("shaped", lambda: site.shaping() == [{"interface": "eth0", "error": ""}] and len(site.classes()) == 4)
+    until(
+        "shaped",
+        lambda: site.shaping() == [{"interface": "eth0", "error": "", "port_id": ""}] and len(site.classes()) == 4,
+    )
 
 
 def test_a_provider_networks_ports_have_classes_on_their_wire() -> None:
@@ -436,4 +347,7 @@ def test_a_provider_networks_ports_have_classes_on_their_wire() -> None:
         assert (
             site.agent.metric("novanet_agent_uplink_bytes_total", interface="eth1", **{"class": "others"}) >= 20 * 1000
         )
-        assert site.shaping() == [{"interface": "eth0", "error": ""}, {"interface": "eth1", "error": ""}]
+        assert site.shaping() == [
+            {"interface": "eth0", "error": "", "port_id": ""},
+            {"interface": "eth1", "error": "", "port_id": ""},
+        ]

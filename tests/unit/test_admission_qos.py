@@ -94,6 +94,14 @@ def world() -> Shaped:
         ("priority", {"priority": 8}, "priority", ("0 to 7",)),
         ("priority", {"priority": -1}, "priority", ("0 to 7",)),
         ("max_latency", {"max_latency_ms": 0}, "max_latency_ms", ("1 to 1000",)),
+        ("bandwidth_limit", {"max_kbps": 1000, "shape": True}, "shape", ("ingress", "uplink")),
+        ("packet_rate_limit", {"max_pps": 10, "shape": True, "direction": "ingress"}, "shape", ("bandwidth_limit",)),
+        (
+            "bandwidth_limit",
+            {"max_kbps": 1000, "max_burst_kbps": 100, "shape": True, "direction": "ingress"},
+            "max_burst_kbps",
+            ("goes without shape",),
+        ),
         ("speed", {"max_kbps": 1000}, "type", ("Invalid enum value",)),
     ],
 )

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from pipelines.classifier import LONGEST, encode, program
 from pipelines.fields import GENEVE_OPTION_CLASS, GENEVE_OPTION_TYPE
-from topology.shaping import CONTROL, OWN, Leaf, Shape, Tunnel
+from topology.shaping import (
+    BACKGROUND,
+    BEST_EFFORT,
+    CONTROL,
+    DSCPS,
+    OWN,
+    VIDEO,
+    VOICE,
+    Leaf,
+    Shape,
+    Tunnel,
+    of_interface,
+)
 
 from .bpf import run
 
@@ -155,6 +167,42 @@ def test_every_address_of_many_finds_its_class(wires: dict[tuple[int, int], int]
     for segment, mac in (*wires, stranger):
         expected = wires.get((segment, mac), 0)
         assert run(code, frame(0x0800, bytes(40), mac), segment) & 0xFFFF == expected
+
+
+def marked(version: int, dscp: int, protocol: int = 17, payload: bytes = bytes(8)) -> bytes:
+    if version == 4:
+        return frame(0x0800, pack("!BBHHHBBH", 0x45, dscp << 2 | 3, 0, 0, 0, 64, protocol, 0) + bytes(8) + payload)
+    return frame(0x86DD, pack("!IHBB", 6 << 28 | dscp << 22 | 3 << 20, 8, protocol, 64) + bytes(32) + payload)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("dscp", range(64))
+def test_what_waits_at_a_vms_interface_is_told_by_its_dscp(version: int, dscp: int) -> None:
+    """By the table of RFC 8325, figure 1; what is in none is left to HTB's default, which is best effort."""
+    expected = next((number for number, which in DSCPS.items() if dscp in which), 0)
+    tap = of_interface("tap1", 8000)
+    assert found(tap, marked(version, dscp)) == expected
+    assert found(tap, marked(version, dscp, 58, b"\x80" + bytes(7))) == expected, "an echo"
+    assert found(tap, marked(6, dscp, 58, b"\x87" + bytes(7))) == VOICE, "neighbour discovery"
+
+
+def test_what_makes_a_vm_reachable_goes_first() -> None:
+    tap = of_interface("tap1", 8000)
+    assert found(tap, frame(0x0806, bytes(28))) == VOICE
+    kinds = [found(tap, marked(6, 0, 58, bytes([kind]) + bytes(7))) for kind in (132, 133, 137, 138)]
+    assert kinds == [0, VOICE, VOICE, 0]
+    assert found(tap, frame(0x88CC, bytes(40))) == 0 and found(tap, frame(0x0800, b"")) == 0
+
+
+def test_parts_of_a_vms_limit_add_up_to_it() -> None:
+    tap = of_interface("tap1", 8000)
+    assert {leaf.number: leaf.rate_kbps for leaf in tap.leaves} == {
+        VOICE: 2400, VIDEO: 2400, BEST_EFFORT: 2400, BACKGROUND: 800,
+    }  # fmt: skip
+    assert {leaf.ceil_kbps for leaf in tap.leaves} == {8000} == {tap.bandwidth_kbps}
+    assert [leaf.order for leaf in tap.leaves] == sorted({leaf.order for leaf in tap.leaves})
+    slow = of_interface("tap1", 64)
+    assert all(leaf.rate_kbps > 0 and leaf.queue_bytes >= 16 * 1514 for leaf in slow.leaves)
 
 
 def test_a_thousand_ports_have_room_and_take_a_few_steps_each() -> None:

@@ -166,6 +166,21 @@ def test_it_is_told_why_a_guarantee_is_not_kept(world: Limited) -> None:
     assert "of 60000 kbit/s" in text and "gets 47500" in text and "95000" in text and "120000" in text
 
 
+def test_it_is_told_why_an_interface_is_not_shaped(world: Limited) -> None:
+    rule = {"type": "bandwidth_limit", "direction": "ingress", "max_kbps": 1000, "shape": True}
+    world.put("port", "vm1", qos_policy_id=world.policy("shaped", rule))
+    (text,) = world.about("vm1")
+    assert "no effect yet" in text and "novanet-host-agent" in text and "h1" in text
+    told = Shaping(interface="tap1", port_id="vm1", error="no such thing")
+    world.put("hypervisor", "h1", shaping=(told,))
+    (text,) = world.about("vm1")
+    assert (
+        "interface tap1" in text and "no such thing" in text and list(unkept(world.topology, "hypervisor", "h1")) == []
+    )
+    world.put("hypervisor", "h1", shaping=(replace(told, error=""),))
+    assert world.about("vm1") == [] == world.about("vm2")
+
+
 def test_what_open_vswitch_shapes_needs_no_agent_but_for_the_length_of_queues(world: Limited) -> None:
     world.put("port", "vm1", qos_policy_id=world.policy("promise", {"type": "minimum_bandwidth", "min_kbps": 60_000}))
     late = {"type": "max_latency", "max_latency_ms": 20}

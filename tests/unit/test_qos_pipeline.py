@@ -59,6 +59,16 @@ def test_a_meter_for_each_direction_and_kind_of_rate() -> None:
     assert {rule.meter for rule in lookups} == set(meters)
 
 
+def test_behind_a_shaped_interface_a_meter_lets_pass_twice_as_much() -> None:
+    topology, port = world(limit(2000, "ingress", shape=True), limit(1000))
+    ofport = topology.get("vif", port).ofport
+    meters = {rule.id: (rule.rate, rule.burst) for rule in compiled(topology, ("qos", port)) if isinstance(rule, Meter)}
+    assert meters == {
+        meter_id(Use.EGRESS_RATE, ofport): (1000, 400),
+        meter_id(Use.INGRESS_RATE, ofport): (4000, 1600),
+    }
+
+
 def test_packets_pass_the_meters_of_their_port_and_no_others() -> None:
     topology, port = world(limit(1000), limit(2000, "ingress"))
     key, ofport = topology.get("port", port).port_key, topology.get("vif", port).ofport

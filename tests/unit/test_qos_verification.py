@@ -16,7 +16,7 @@ from pipelines.wire.multipart import MeterCount
 from topology.changes import Edit
 from topology.model import Answer, Vif
 from topology.qos import Quality
-from topology.qos_verdicts import Metered, of_class, of_meter
+from topology.qos_verdicts import Metered, of_class, of_interface, of_meter
 
 from .test_qos import Limited as World
 
@@ -85,6 +85,23 @@ def test_of_a_class(answer: Answer, granted: int, verdicts: list[str]) -> None:
     assert [check.verdict for check in checks] == verdicts
     if answer.error:
         assert {check.detail for check in checks} == {"nobody there"} and {check.measured for check in checks} == {None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict", "words"),
+    [
+        ({"dropped_packets": 9}, "kept", "waited at eth0"),
+        ({"backlog_bytes": 9}, "kept", "waited at eth0"),
+        ({}, "idle", "at once"),
+        ({"bytes": 1_600_000}, "broken", "more than the rate"),
+        ({"ceil_kbps": 5000}, "broken", "5000 instead of 6000"),
+        ({"error": "nobody there"}, "broken", "nobody there"),
+    ],
+)
+def test_of_a_vms_interface(fields: dict[str, Any], verdict: str, words: str) -> None:
+    check = of_interface(6000, with_(**({"ceil_kbps": 6000} | fields)))
+    assert (check.rule, check.direction, check.asked, check.verdict) == ("bandwidth_limit", "ingress", 6000, verdict)
+    assert words in check.detail and (check.measured is None) == (check.in_force is None) == ("error" in fields)
 
 
 def test_latency_without_a_priority_is_served_as_voice() -> None:

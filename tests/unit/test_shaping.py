@@ -21,6 +21,7 @@ from topology.shaping import (
     Shape,
     Tunnel,
     numbers,
+    of_interfaces,
     shapes,
 )
 
@@ -72,6 +73,22 @@ def test_without_uplinks_nothing_is_shaped() -> None:
     world.uplinks()
     world.vm("vm1", min_kbps=1000)
     assert shapes(world.topology, "h1") == () == shapes(world.topology, "nobody")
+
+
+def test_interfaces_are_shaped_that_a_policy_says_of_whatever_the_uplinks() -> None:
+    world = Shaped()
+    world.uplinks()
+    for id in ("one", "other"):
+        world.vm(id)
+    world.vm("elsewhere", on="h2")
+    for id in ("one", "elsewhere"):
+        rule = QosRule(
+            id=f"{id}-r", qos_policy_id=f"p-{id}", type="bandwidth_limit", direction="ingress", max_kbps=900, shape=True
+        )
+        world.apply(Edit("qos-rule", rule.id, rule))
+    assert list(of_interfaces(world.topology, "h1")) == [("one", 900)]
+    world.put("qos-rule", "one-r", shape=False)
+    assert list(of_interfaces(world.topology, "h1")) == []
 
 
 def test_an_uplink_without_ports_has_what_every_uplink_has() -> None:

@@ -38,7 +38,7 @@ _COLUMNS = {
     "health-monitor": ("name", "id", "status", "operating_status", "pool_id", "type", "delay", "timeout"),
     "qos-policy": ("name", "id", "status", "shared", "project_id"),
     "qos-rule": (
-        "id", "status", "qos_policy_id", "type", "direction", "max_kbps", "max_burst_kbps", "max_pps", "min_kbps",
+        "id", "status", "qos_policy_id", "type", "direction", "max_kbps", "max_burst_kbps", "shape", "max_pps", "min_kbps",
         "dscp_mark", "priority", "max_latency_ms",
     ),
     "neighbour": ("id", "status", "network_id", "ip_address", "mac_address", "learned"),

@@ -97,6 +97,11 @@ def _check_fields(rule: QosRule) -> None:
                 raise Refused(400, name, f"goes with type {type}, not with {rule.type}: leave it out")
     if rule.direction == "ingress" and rule.type in _EGRESS_ONLY:
         raise Refused(400, "direction", f"{rule.type} goes with egress only: {_EGRESS_ONLY[rule.type]}")
+    if rule.shape and (rule.type, rule.direction) != ("bandwidth_limit", "ingress"):
+        what = "goes with bandwidth_limit, ingress: it is for what waits at the VM's interface"
+        raise Refused(400, "shape", f"{what}; what leaves waits at the hypervisor's uplink")
+    if rule.shape and rule.max_burst_kbps is not None:
+        raise Refused(400, "max_burst_kbps", "goes without shape: what is too much waits, and nothing passes at once")
     needed = _FIELDS[rule.type][0]
     if getattr(rule, needed) is None:
         raise Refused(400, needed, f"must be given with type {rule.type}")

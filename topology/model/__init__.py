@@ -23,7 +23,7 @@ from .base import UUID_PATTERN, Object, Status, encode, traits
 from .captures import Capture
 from .hypervisors import BridgeMapping, Hypervisor, TunnelMesh
 from .networks import AllocationPool, HostRoute, Network, Subnet
-from .observations import Bridge, Handover, Link, Load, Meters, MulticastGroup, Vif
+from .observations import IFACE_ID, Bridge, Handover, Link, Load, Meters, MulticastGroup, Vif
 from .outside import FloatingIp, Neighbour, PortForwarding
 from .ports import AddressPair, DhcpOption, FixedIp, Port
 from .qos import Answer, QosPolicy, QosRule, Question, Shaping, Uplink
@@ -81,7 +81,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
 """Fields that tell how things are rather than what is wanted: they change without a new revision."""
 
 __all__ = [
-    "ADMIN", "KINDS", "RECORDED", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair",
+    "ADMIN", "IFACE_ID", "KINDS", "RECORDED", "RULE_MATCH", "TENANT", "UUID_PATTERN", "AddressGroup", "AddressPair",
     "AllocationPool", "Answer", "Bridge", "BridgeMapping", "Capture", "DhcpOption", "FixedIp", "FloatingIp", "FlowExporter", "Handover", "HealthMonitor",
     "HostRoute", "Hypervisor", "Identity", "LabelRequirement", "Link", "Listener", "Load", "LoadBalancer", "Member", "Meters",
     "MulticastGroup", "Neighbour", "Network", "Object", "PolicyRoute", "Pool", "Port", "PortForwarding", "QosPolicy",

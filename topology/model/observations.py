@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+IFACE_ID = "iface-id"
+"""Key in external_ids of an interface: the id of the port whose VM it belongs to."""
+
 
 class Vif(Struct, frozen=True, kw_only=True):
     """A VM's interface seen in a hypervisor's OVSDB. Its id in the graph is the port's."""

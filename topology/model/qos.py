@@ -73,6 +73,13 @@ class QosRule(Object, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    shape: Annotated[
+        bool,
+        Meta(
+            description="of bandwidth_limit, ingress: what is too much waits at the VM's interface, in classes by DSCP, "
+            "instead of being dropped at once"
+        ),
+    ] = False
     max_pps: Annotated[int, _value("max_pps", "of packet_rate_limit: packets per second")] | None = None
     max_burst_packets: (
         Annotated[int, _value("max_burst_packets", "of packet_rate_limit: packets at once; chosen when null")] | None
@@ -114,25 +121,29 @@ class Uplink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
 
 
 class Shaping(Struct, frozen=True, kw_only=True, gc=False):
-    """How the shaping of an uplink is doing, as the hypervisor's agent found it."""
+    """How the shaping of an uplink or of a VM's interface is doing, as the hypervisor's agent found it."""
 
     interface: str
     error: str = ""
     """What keeps it from being shaped; empty: it is."""
+    port_id: str = ""
+    """Whose interface it is; empty: an uplink."""
 
 
 class Question(Struct, frozen=True, kw_only=True, gc=False):
-    """What a hypervisor's agent is asked about a port's class on its uplink."""
+    """What a hypervisor's agent is asked about a port: about its class on its uplink, or what waits at its own interface."""
 
     number: int
     """Tells questions apart."""
     port_id: str
+    direction: Direction = "egress"
+    """The VM's: what it sends passes the uplink, what it gets its own interface."""
     milliseconds: int
     """How long to count."""
 
 
 class Answer(Struct, frozen=True, kw_only=True, gc=False):
-    """What the agent has read of the class, and counted meanwhile."""
+    """What the agent has read of the class, or of all of an interface's, and counted meanwhile."""
 
     number: int
     """Of the question."""
