@@ -61,6 +61,7 @@ def pipeline_page() -> str:
         "| 0xfe030000 + router key | the same for what VMs and routers here send to the router's address outside |",
         "| 0xffff0000 | what is always alive |",
         "| 0xffff0001 | alive while this hypervisor sees another one |",
+        "| 0xffff0002 | one way on, by which the datapath hashes a new connection of a load balancer |",
         "",
         "## Cookies",
         "",
