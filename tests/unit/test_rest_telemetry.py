@@ -157,6 +157,8 @@ def test_caches_are_told_by_hypervisor(world: World) -> None:
         "hv1", "10.9.0.1", 999, 1, 1000,
     )  # fmt: skip
     assert (told["hit_percent"], told["lost"], told["flows"], told["masks"]) == (99.9, 2, 30, 4)
+    report("10.9.0.1", hits=999, misses=9, masks=2**32 - 1)
+    until(lambda: [each["masks"] for each in items(world.rest, "caches")] == [None], "unknown masks are told as such")
     assert world.rest("GET", "/v1/telemetry/caches", who="acme").status_code == 403
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 NAMES = ("hits", "misses", "lost", "mask_hits", "flows", "masks")
 """Of ``ovs_dp_stats``: sflow.org/sflow_openvswitch.txt, each 32 bits. The first four only grow, and wrap."""
 _GROWING = NAMES[:4]
+UNKNOWN = 0xFFFFFFFF
+"""What sFlow has for a counter that is not there (sFlow version 5, section 5); so Open vSwitch's own datapath has for masks."""
 FORGOTTEN = 3600.0
 """Seconds without counters after which an exporter is left out."""
 
@@ -40,6 +42,6 @@ class Caches:
             counted = {name: (last.values[name] - before.values[name]) & 0xFFFFFFFF for name in _GROWING}
             found.append({
                 "exporter": exporter, "hypervisor_id": hypervisors.get(exporter, ""), "at": last.at, "seconds": last.at - before.at,
-                **counted, "flows": last.values["flows"], "masks": last.values["masks"],
+                **counted, "flows": last.values["flows"], "masks": None if last.values["masks"] == UNKNOWN else last.values["masks"],
             })  # fmt: skip
         return found
