@@ -161,7 +161,11 @@ def quality(view: View, policy_id: str | None, source: Source, trusted: bool = F
         policy_id=policy_id,
         source=source,
         egress=_limit(rules.get(("bandwidth_limit", "egress")), rules.get(("packet_rate_limit", "egress"))),
-        ingress=_limit(rules.get(("bandwidth_limit", "ingress")), rules.get(("packet_rate_limit", "ingress"))),
+        ingress=_limit(
+            rules.get(("bandwidth_limit", "ingress")),
+            rules.get(("packet_rate_limit", "ingress")),
+            has_interface=source in ("port", "network"),
+        ),
         dscp=said("dscp_marking", "dscp_mark"),
         trusted=trusted,
         priority=said("priority", "priority"),
@@ -170,7 +174,7 @@ def quality(view: View, policy_id: str | None, source: Source, trusted: bool = F
     )
 
 
-def _limit(bandwidth: QosRule | None, packets: QosRule | None) -> Limit:
+def _limit(bandwidth: QosRule | None, packets: QosRule | None, has_interface: bool = False) -> Limit:
     kbps = None if bandwidth is None else bandwidth.max_kbps
     pps = None if packets is None else packets.max_pps
     return Limit(
@@ -178,7 +182,7 @@ def _limit(bandwidth: QosRule | None, packets: QosRule | None) -> Limit:
         0 if bandwidth is None or kbps is None else burst_kbit(kbps, bandwidth.max_burst_kbps),
         pps,
         0 if packets is None or pps is None else packets.max_burst_packets or max(pps * BURST_MS // 1000, 1),
-        bandwidth is not None and bandwidth.shape,
+        has_interface and bandwidth is not None and bandwidth.shape,
     )
 
 

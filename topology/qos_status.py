@@ -35,7 +35,9 @@ def _of_interface(topology: Topology, port: Port) -> Iterator[str]:
     if hypervisor is None or not of_port(topology, port.id).ingress.shaped:
         return
     name = hypervisor.name or hypervisor.id
-    found = next((each for each in hypervisor.shaping if each.port_id == port.id), None)
+    vif: Vif | None = topology.get("vif", port.id)
+    plugged = [each for each in hypervisor.shaping if each.port_id == port.id]
+    found = next((each for each in plugged if vif is None or each.interface == vif.interface), None)
     less = "what it gets too much is dropped at twice its max_kbps"
     if found is None:
         yield f"shape of its policy has no effect yet, {less}: does novanet-host-agent run on hypervisor {name}?"

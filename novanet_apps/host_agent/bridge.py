@@ -74,11 +74,14 @@ class LocalBridge:
         found = ((str(read(row, "name")), read(row, "external_ids").get(IFACE_ID)) for row in rows)
         return {name: id for name, id in sorted(found) if id in vms}
 
-    def not_ours(self, interface: str, vm: bool = False) -> str:
-        """Why the queues of an interface that is watched, an uplink or a VM's, cannot be the agent's; empty when they can."""
-        return self._hands_off.error(interface) or self._bypasses(
-            interface, WITHOUT_QUEUES_OF_VM if vm else WITHOUT_QUEUES
-        )
+    def not_ours(self, vms: Collection[str]) -> dict[str, str]:
+        """Of which interfaces that are watched, uplinks and these of VMs, the queues cannot be the agent's, and why."""
+        found = {}
+        for row in self.session.rows("Interface").values() if self.session.synced else ():
+            name, kind = str(read(row, "name")), read(row, "type")
+            if kind in (WITHOUT_QUEUES_OF_VM if name in vms else WITHOUT_QUEUES):
+                found[name] = f"packets of interfaces of type {kind} do not pass Linux's queues"
+        return found | self._hands_off.errors()
 
     def queued(self, interface: str, bridge: str) -> bool:
         """Whether Open vSwitch shapes an interface that is watched, as the controller tells it. Not while it leaves that to the agent: the
@@ -94,15 +97,6 @@ class LocalBridge:
         operations = self._hands_off.operations(interfaces)
         if operations:
             self._transact(*operations)
-
-    def _bypasses(self, interface: str, types: Collection[str]) -> str:
-        kind = self._interface_type(interface)
-        return f"packets of interfaces of type {kind} do not pass Linux's queues" if kind in types else ""
-
-    def _interface_type(self, name: str) -> str:
-        """The type of an interface of Open vSwitch that is watched; empty for an ordinary one of Linux, or none."""
-        rows = self.session.rows("Interface").values() if self.session.synced else ()
-        return next((str(read(row, "type")) for row in rows if read(row, "name") == name), "")
 
     def stop(self) -> None:
         """Close the session."""

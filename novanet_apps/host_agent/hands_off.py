@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from novanet_apps.host_agent.queues import port_of, qos_of
+from novanet_apps.host_agent.queues import port_of, ports, qos_of
 from novanet_apps.ovsdb.session import Session, read
 
 NOOP = "linux-noop"
@@ -22,23 +22,24 @@ class HandsOff:
     def __init__(self, session: Session, mark: tuple[str, str]) -> None:
         self._session, self._mark = session, mark
 
-    def error(self, interface: str) -> str:
-        """Why the interface's queues cannot be the agent's: somebody has Open vSwitch shape its port. Empty when they can."""
-        port = port_of(self._session, interface)
-        qos = None if port is None else qos_of(self._session, port)
-        if qos is None or read(qos, "type") == NOOP:
-            return ""
-        return (
-            f"Open vSwitch shapes its port {read(port, 'name')} itself ({read(qos, 'type')}): remove that"
-            f" (ovs-vsctl clear port {read(port, 'name')} qos) or the uplink"
-        )
+    def errors(self) -> dict[str, str]:
+        """Of which interfaces the queues cannot be the agent's, and why: somebody has Open vSwitch shape the port."""
+        found = {}
+        for name, port in ports(self._session).items():
+            qos = qos_of(self._session, port)
+            if qos is not None and read(qos, "type") != NOOP:
+                found[name] = (
+                    f"Open vSwitch shapes its port {read(port, 'name')} itself ({read(qos, 'type')}): remove that"
+                    f" (ovs-vsctl clear port {read(port, 'name')} qos), or the uplink or the policy's shape"
+                )
+        return found
 
     def operations(self, interfaces: set[str]) -> list[dict[str, Any]]:
         """What is to be done so that these interfaces are left alone, and no others; nothing when all is so."""
         found: list[dict[str, Any]] = []
-        kept = set()
+        kept, there = set(), ports(self._session)
         for number, name in enumerate(sorted(interfaces)):
-            port = port_of(self._session, name)
+            port = there.get(name)
             if port is None:
                 continue
             qos = qos_of(self._session, port)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from novanet_apps.host_agent.traffic_control import Found, ShapingError, TrafficControl
-from novanet_apps.host_agent.uplink import SEGMENTS
+from novanet_apps.host_agent.uplink import SEGMENTS, length
 from novanet_apps.ovsdb.session import Session, members, read
 from topology.queues import CLASS
 from topology.shaping import Shape
@@ -20,10 +20,15 @@ TABLES = {"QoS": ["type", "queues", "external_ids"], "Queue": ["external_ids"]}
 
 def port_of(session: Session, interface: str) -> Any:
     """The port that has an interface of this name, as one of several perhaps; None when Open vSwitch has none."""
+    return ports(session).get(interface)
+
+
+def ports(session: Session) -> dict[str, Any]:
+    """The same of all interfaces, by name."""
     rows = session.rows("Interface").items() if session.synced else ()
-    uuid = next((uuid for uuid, row in rows if read(row, "name") == interface), None)
-    ports = session.rows("Port").values()
-    return next((port for port in ports if uuid is not None and uuid in members(port, "interfaces")), None)
+    names = {uuid: str(read(row, "name")) for uuid, row in rows}
+    found = ((names.get(uuid), port) for port in session.rows("Port").values() for uuid in members(port, "interfaces"))
+    return {name: port for name, port in found if name is not None}
 
 
 def qos_of(session: Session, port: Any) -> Any:
@@ -81,7 +86,7 @@ class QueuedUplink:
             number = self.numbers.get(leaf.name)
             if number is None or number not in found.classes:
                 continue
-            there, limit = found.queues.get(number), max(leaf.queue_bytes, 2 * SEGMENTS)
+            there, limit = found.queues.get(number), length(leaf, SEGMENTS)
             if there is None or there.limit != limit:
                 handle = there.handle if there is not None and there.limit >= 0 else 0
                 self._control.put_queue(self.shape.interface, number, limit, handle)

@@ -6,7 +6,9 @@ Linux keeps what was made when the agent ends, and goes on by it; the next agent
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import eventlet
@@ -19,7 +21,7 @@ from novanet_apps.host_agent.metrics import Samples
 from novanet_apps.host_agent.queues import MAJOR as OPEN_VSWITCH
 from novanet_apps.host_agent.queues import QueuedUplink
 from novanet_apps.host_agent.send_buffer import SendBufferError, process, widen
-from novanet_apps.host_agent.traffic_control import Counts, Found, ShapingError, TrafficControl, total
+from novanet_apps.host_agent.traffic_control import Counts, Found, Qdiscs, ShapingError, TrafficControl, total
 from novanet_apps.host_agent.uplink import Uplink
 from novanet_apps.ovsdb.link import OvsdbError
 from topology.model import Hypervisor
@@ -36,6 +38,8 @@ COUNTED = ("bytes_total", "packets_total", "dropped_total", "backlog_bytes")
 """What metrics tell of Counts."""
 AGAIN = 5.0
 """Seconds after which everything is compared anew: somebody may have touched it, or vswitchd has started."""
+MOST = 20
+"""… or so many times as long as that took, so that it never takes more of a processor than a twentieth."""
 SOON = 0.1
 """… while classes wait to be removed, or it is not known what has to be."""
 
@@ -54,6 +58,8 @@ class Shaping:
         self._queued: dict[str, QueuedUplink] = {}
         """Those that Open vSwitch shapes."""
         self._look: Event = Event()
+        self._compare_at = 0.0
+        """When everything is compared next; until then what has changed."""
         self._measuring = Measuring(self._class_of)
         self.buffer_trouble = ""
         """What keeps queues of one class from taking the room of others."""
@@ -79,17 +85,22 @@ class Shaping:
         return f"{'interface' if interface in self._vms else 'uplink'} {interface}"
 
     def counts(self) -> list[tuple[Shape, dict[int, Counts]]]:
-        """What the classes of each uplink and interface have seen, by number. Raises ShapingError."""
+        """What the classes of each uplink and interface have seen, by number; those that cannot be read are left out."""
         found = []
-        for name, uplink in self._uplinks.items():
-            there = self._netlink.read(name) if uplink.shape is not None else None
-            if there is not None and uplink.shape is not None:
-                found.append((uplink.shape, there.counts))
-        for queued in self._queued.values():
-            seen = queued.read().counts
-            numbers = {leaf.number: queued.numbers.get(leaf.name) for leaf in queued.shape.leaves}
-            found.append((queued.shape, {leaf: seen[number] for leaf, number in numbers.items() if number in seen}))
+        uplinks: list[Uplink | QueuedUplink] = [*self._uplinks.values(), *self._queued.values()]
+        for each in uplinks:
+            try:
+                found += self._counts(each)
+            except ShapingError:
+                continue  # the others are there all the same
         return found
+
+    def _counts(self, uplink: Uplink | QueuedUplink) -> list[tuple[Shape, dict[int, Counts]]]:
+        if isinstance(uplink, QueuedUplink):
+            seen, shape = uplink.read().counts, uplink.shape
+            numbers = {leaf.number: uplink.numbers.get(leaf.name) for leaf in shape.leaves}
+            return [(shape, {leaf: seen[number] for leaf, number in numbers.items() if number in seen})]
+        return [] if uplink.shape is None else [(uplink.shape, self._netlink.counts(uplink.interface))]
 
     def samples(self) -> Samples:
         """What metrics tell."""
@@ -100,11 +111,7 @@ class Shaping:
             for what, count in sorted(uplink.changes.items()):
                 labels = {**self._labels(name), "what": what}
                 found.setdefault(f"{self._metric(name)}_changes_total", []).append((labels, count))
-        try:
-            counted = self.counts()
-        except ShapingError:
-            return found
-        for shape, counts in counted:
+        for shape, counts in self.counts():
             for leaf in (leaf for leaf in shape.leaves if leaf.number in counts):
                 labels = {**self._labels(shape.interface), "class": leaf.name}
                 for what, value in zip(COUNTED, counts[leaf.number], strict=True):
@@ -122,14 +129,19 @@ class Shaping:
         while True:
             uplinks: list[Uplink | QueuedUplink] = [*self._uplinks.values(), *self._queued.values()]
             soon = not self._knows or any(uplink.settling for uplink in uplinks)
-            with eventlet.Timeout(SOON if soon else AGAIN, False):
+            wait = SOON if soon else max(self._compare_at - time.monotonic(), 0)
+            with eventlet.Timeout(wait, False):
                 self._look.wait()
             self._look = Event()
             intent = self._intent()
             if intent is None or not self._knows:
                 continue
+            began = time.monotonic()
+            everything = began >= self._compare_at
             try:
-                self._see_to(intent)
+                if self._see_to(intent, everything) and everything:
+                    ended = time.monotonic()
+                    self._compare_at = ended + max(AGAIN, MOST * (ended - began))
             except (OvsdbError, ShapingError) as problem:
                 LOG.warning("uplinks and interfaces: %s", problem)
                 eventlet.sleep(AGAIN)
@@ -148,33 +160,39 @@ class Shaping:
             self._control = TrafficControl()
         return self._control
 
-    def _see_to(self, intent: Intent) -> None:
+    def _see_to(self, intent: Intent, everything: bool) -> bool:
+        """Returns whether it is known what is to be done; then it is."""
         id = intent.hypervisor_id or ""
         hypervisor: Hypervisor | None = intent.shaping.get("hypervisor", id)
         names = {uplink.interface for uplink in hypervisor.uplinks} if hypervisor is not None else set()
         limits = dict(of_interfaces(intent.shaping, id)) if hypervisor is not None else {}
         self._local.watch(names, set(limits))
         if not self._local.session.settled:
-            return  # what Open vSwitch does with them is still to come
+            return False  # what Open vSwitch does with them is still to come
         theirs = {name for name in names if hypervisor is not None and self._local.queued(name, hypervisor.bridge)}
         self._vms = {name: port for name, port in self._local.interfaces(set(limits)).items() if name not in names}
         ours = names - theirs | self._vms.keys()
-        self._forget(ours)
+        qdiscs = cache(self._netlink.qdiscs)
+        self._forget(ours, theirs, qdiscs, everything)
         self._local.keep_hands_off(ours)
         if hypervisor is None:
-            return
+            return True
+        foreign = self._local.not_ours(self._vms.keys())
         segments = self._local.datapath_type(hypervisor.bridge) != "netdev"
         try:
             wanted, error = shapes(intent.shaping, id), ""
         except ValueError as problem:
             wanted, error = (), str(problem)
         self._queued = {name: uplink for name, uplink in self._queued.items() if name in theirs}
-        errors = {
-            shape.interface: self._make_queued(shape) if shape.interface in theirs else self._make(shape, segments)
-            for shape in wanted
-        } or dict.fromkeys(sorted(names), error)
+        errors = {} if wanted else dict.fromkeys(sorted(names), error)
         of_vms = [of_interface(name, limits[port]) for name, port in self._vms.items()]
-        errors |= {shape.interface: self._make(shape, segments) for shape in of_vms}
+        for shape in (*wanted, *of_vms):
+            name = shape.interface
+            if name in theirs:
+                errors[name] = self._make_queued(shape)
+            else:
+                errors[name] = foreign.get(name) or self._make(shape, segments, qdiscs, everything)
+            eventlet.sleep(0)
         self._note(errors)
         if not segments and (wanted or of_vms):
             self._widen((*wanted, *of_vms))
@@ -182,6 +200,7 @@ class Shaping:
         if told != hypervisor.shaping:
             self._tell(intent, id, told)
         self._measuring.see(hypervisor, intent.session)
+        return True
 
     def _class_of(self, port_id: str, direction: str) -> tuple[str, int, Found]:
         """Interface and number of a port's class, and what there is of the interface. Of what a VM gets it is the class that all
@@ -202,7 +221,10 @@ class Shaping:
         )
 
     def _all_of(self, port_id: str) -> tuple[str, int, Found]:
-        name = next((name for name, port in self._vms.items() if port == port_id), None)
+        names = sorted(
+            (name for name, port in self._vms.items() if port == port_id), key=lambda name: bool(self.errors.get(name))
+        )
+        name = next(iter(names), None)
         if name is None:
             raise ShapingError("its policy shapes no interface, or no VM is plugged in here")
         found = self._netlink.read(name)
@@ -210,15 +232,13 @@ class Shaping:
             raise ShapingError(self.errors.get(name) or f"{name} is not shaped yet")
         return name, ROOT, found._replace(counts={ROOT: total(found.counts)})
 
-    def _make(self, shape: Shape, segments: bool) -> str:
-        """Shape an uplink or a VM's interface; returns what keeps it from being shaped."""
-        error = self._local.not_ours(shape.interface, vm=shape.interface in self._vms)
-        if error:
-            return error
+    def _make(self, shape: Shape, segments: bool, qdiscs: Callable[[], Qdiscs], again: bool) -> str:
+        """Shape an uplink or a VM's interface, ``again`` when it seems to be already; returns what keeps it from being shaped."""
         uplink = self._uplinks.setdefault(shape.interface, Uplink(self._netlink, shape.interface))
         before = uplink.changes.total()
         try:
-            uplink.make(shape, segments)
+            if again or not uplink.is_made(shape, segments):
+                uplink.make(shape, segments, qdiscs)
         except ShapingError as problem:
             return str(problem)
         if uplink.changes.total() != before:
@@ -239,16 +259,22 @@ class Shaping:
             LOG.info("uplink %s: set the length of %d queues", shape.interface, changed)
         return ""
 
-    def _forget(self, names: set[str]) -> None:
+    def _forget(self, ours: set[str], theirs: set[str], qdiscs: Callable[[], Qdiscs], everything: bool) -> None:
         """Give back interfaces that are not to be shaped any more."""
-        for name in set(self._netlink.shaped()) - names:
-            self._netlink.end(name)
+        gone = self._uplinks.keys() - ours
+        for name in set(self._netlink.shaped(qdiscs())) - ours if everything or gone else ():
+            try:
+                self._netlink.end(name)
+            except ShapingError as problem:
+                LOG.warning("interface %s is not given back: %s", name, problem)  # it has gone, or is looked at again
+                continue
             LOG.info(
                 "interface %s: given back, as no uplink and no policy needs it any more, or Open vSwitch shapes it",
                 name,
             )
-        for name in self._uplinks.keys() - names:
+        for name in gone:
             del self._uplinks[name]
+        self.errors = {name: error for name, error in self.errors.items() if name in ours | theirs}
 
     def _note(self, errors: dict[str, str]) -> None:
         for name, error in errors.items():

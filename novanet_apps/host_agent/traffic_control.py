@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
@@ -24,6 +25,9 @@ from topology.shaping import OTHERS, ROOT
 MAJOR = 0x4E4E
 """Of our handles: "NN"."""
 FILTER = 1
+TAIL_DROP, HEAD_DROP = "bfifo", "pfifo_head_drop"
+"""What holds a class' packets (tc-bfifo(8)), the second one told in packets: when it is full the oldest goes. To who sends by a packet
+socket that is no error (net_xmit_errno), as a drop is, at which vswitchd gives up the rest of the packets it has at hand."""
 RATE_MS, CEIL_MS = 2, 1
 """What a class may send at once, in milliseconds of its rate, and of the uplink's."""
 _SEEN = ("rate", "ceil", "buffer", "cbuffer", "quantum", "prio")
@@ -50,6 +54,8 @@ class Queue(NamedTuple):
 
     handle: int
     limit: int
+    """Bytes, or with HEAD_DROP packets."""
+    kind: str = "bfifo"
 
 
 class Found(NamedTuple):
@@ -63,6 +69,9 @@ class Found(NamedTuple):
 
 
 NOTHING = Found({}, {}, b"", {})
+
+Qdiscs = dict[int, list[Any]]
+"""Queueing disciplines as pyroute2 has them, by the number of their interface."""
 
 
 class _Classifier:
@@ -94,7 +103,7 @@ class _Classifier:
 
 
 tcmsg.plugins["bpf"] = _Classifier
-tcmsg.plugins["bfifo"] = sched_pfifo
+tcmsg.plugins[TAIL_DROP] = tcmsg.plugins[HEAD_DROP] = sched_pfifo
 
 
 class TrafficControl:
@@ -114,52 +123,61 @@ class TrafficControl:
         try:
             return socket.if_nametoindex(interface)
         except OSError:
-            raise ShapingError(f"this hypervisor has no interface {interface}: correct its uplinks") from None
+            raise ShapingError(
+                f"this hypervisor has no interface {interface}: correct its uplinks, or plug the VM in again"
+            ) from None
 
     def mtu(self, interface: str) -> int:
         """The largest IP packet that an interface sends, in bytes."""
         [link] = self._try("reading it", lambda: self._netlink.get_links(self.index(interface)))
         return int(link.get_attr("IFLA_MTU"))
 
-    def shaped(self) -> list[str]:
+    def qdiscs(self) -> Qdiscs:
+        """Those of all interfaces. Linux does not tell of fewer, so who looks at many interfaces asks once."""
+        found: Qdiscs = defaultdict(list)
+        for qdisc in self._try("reading queueing disciplines", self._netlink.get_qdiscs):
+            found[qdisc["index"]].append(qdisc)
+        return dict(found)
+
+    def shaped(self, qdiscs: Qdiscs) -> list[str]:
         """The interfaces that have something of ours."""
         found = []
-        for qdisc in self._try("reading queueing disciplines", self._netlink.get_qdiscs):
-            if qdisc["handle"] == self._qdisc and qdisc["parent"] == TC_H_ROOT:
+        for index, those in qdiscs.items():
+            if any(qdisc["handle"] == self._qdisc and qdisc["parent"] == TC_H_ROOT for qdisc in those):
                 try:
-                    found.append(socket.if_indextoname(qdisc["index"]))
+                    found.append(socket.if_indextoname(index))
                 except OSError:
                     continue  # it went in between
         return found
 
-    def read(self, interface: str) -> Found | None:
-        """What is there of ours; None: nothing."""
+    def read(self, interface: str, qdiscs: Callable[[], Qdiscs] | None = None) -> Found | None:
+        """What is there of ours; None: nothing. ``qdiscs`` tells what all interfaces have, when that is known."""
         index, queues = self.index(interface), {}
         ours = False
-        for qdisc in self._try("reading it", lambda: self._netlink.get_qdiscs(index=index)):
-            if qdisc["index"] != index:
-                continue
+        for qdisc in (qdiscs or self.qdiscs)().get(index, ()):
             if qdisc["parent"] == TC_H_ROOT:
                 ours = qdisc["handle"] == self._qdisc
                 if not ours and qdisc["handle"]:
                     kind = qdisc.get_attr("TCA_KIND")
                     raise ShapingError(
                         f"{interface} is shaped by somebody else ({kind} {qdisc['handle'] >> 16:x}:): remove that"
-                        f" (tc qdisc del dev {interface} root) or the uplink"
+                        f" (tc qdisc del dev {interface} root), or the uplink or the policy's shape"
                     )
             elif qdisc["parent"] >> 16 == self._major:
-                options = qdisc.get_attr("TCA_OPTIONS")
-                limit = options["limit"] if qdisc.get_attr("TCA_KIND") == "bfifo" else -1
-                queues[qdisc["parent"] & 0xFFFF] = Queue(qdisc["handle"], limit)
+                options, kind = qdisc.get_attr("TCA_OPTIONS"), qdisc.get_attr("TCA_KIND")
+                limit = options["limit"] if kind in (TAIL_DROP, HEAD_DROP) else -1
+                queues[qdisc["parent"] & 0xFFFF] = Queue(qdisc["handle"], limit, kind)
         if not ours:
             return None
-        classes, counts = {}, {}
-        for each in self._try("reading its classes", lambda: self._netlink.get_classes(index=index)):
-            number = each["handle"] & 0xFFFF
-            if each["handle"] >> 16 == self._major:
-                classes[number] = _parameters(each.get_attr("TCA_OPTIONS"))
-                counts[number] = _counts(each.get_attr("TCA_STATS2"))
+        there = self._classes(index)
+        classes = {number: _parameters(each.get_attr("TCA_OPTIONS")) for number, each in there.items()}
+        counts = {number: _counts(each.get_attr("TCA_STATS2")) for number, each in there.items()}
         return Found(classes, queues, self._program(index), counts)
+
+    def counts(self, interface: str) -> dict[int, Counts]:
+        """What classes of ours have seen, by number."""
+        there = self._classes(self.index(interface))
+        return {number: _counts(each.get_attr("TCA_STATS2")) for number, each in there.items()}
 
     def begin(self, interface: str) -> None:
         """Take the interface's root, with no class yet."""
@@ -180,12 +198,12 @@ class TrafficControl:
             lambda: self._netlink.tc("replace-class", "htb", index, self._qdisc | number, parent=parent, **options),
         )
 
-    def put_queue(self, interface: str, number: int, limit: int, handle: int = 0) -> None:
-        """Give a class a queue of so many bytes, or with the ``handle`` that it has another length; packets stay."""
+    def put_queue(self, interface: str, number: int, limit: int, handle: int = 0, kind: str = TAIL_DROP) -> None:
+        """Give a class a queue, or with the ``handle`` that it has another length; packets stay."""
         index = self.index(interface)
         self._try(
             f"queue of class {number:x}",
-            lambda: self._netlink.tc("replace", "bfifo", index, handle, parent=self._qdisc | number, limit=limit),
+            lambda: self._netlink.tc("replace", kind, index, handle, parent=self._qdisc | number, limit=limit),
         )
 
     def put_program(self, interface: str, program: bytes) -> None:
@@ -204,6 +222,10 @@ class TrafficControl:
         self._try(
             f"class {number:x}", lambda: self._netlink.tc("del-class", "htb", index, self._qdisc | number, rate=1000)
         )
+
+    def _classes(self, index: int) -> dict[int, Any]:
+        found = self._try("reading its classes", lambda: self._netlink.get_classes(index=index))
+        return {each["handle"] & 0xFFFF: each for each in found if each["handle"] >> 16 == self._major}
 
     def _program(self, index: int) -> bytes:
         for each in self._try(

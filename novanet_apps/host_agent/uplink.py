@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from novanet_apps.host_agent.traffic_control import (
+    HEAD_DROP,
     MAJOR,
     NOTHING,
+    TAIL_DROP,
     Found,
+    Qdiscs,
     ShapingError,
     TrafficControl,
     as_read,
     parameters,
 )
 from pipelines.classifier import encode, program
-from topology.shaping import ROOT, Shape
+from topology.shaping import ROOT, Leaf, Shape
 
 HEADER = 18
 """Bytes of an Ethernet header with a VLAN tag."""
 SEGMENTS = 65536 + HEADER
 """Bytes of the largest packet that the kernel's datapath gives to an interface, which cuts it up itself."""
+LEAST_PACKETS = 16
+"""That a queue told in packets keeps."""
+LONGEST_QUEUE = (1 << 31) - 1
+"""Bytes that pyroute2 can say."""
 EMPTYING = 2.0
 """Seconds that a class has to send what waits in it when nobody is in it any more."""
 
@@ -35,6 +43,8 @@ class Uplink:
         """What it was made last."""
         self.changes: Counter[str] = Counter()
         self._control = control
+        self._made: tuple[Shape, bool, int] | None = None
+        """What it was made last, and of which device; None: that failed."""
         self._left: dict[int, float] = {}
         """Classes that nobody is in any more, and since when."""
 
@@ -43,13 +53,20 @@ class Uplink:
         """Whether classes are still to be removed."""
         return bool(self._left)
 
-    def make(self, shape: Shape, segments: bool) -> None:
-        """Have it shaped so. ``segments``: the kernel's datapath sends by it. Raises ShapingError."""
+    def is_made(self, shape: Shape, segments: bool) -> bool:
+        """Whether ``make`` has done all this already, as long as nobody else touches it. Raises ShapingError."""
+        return not self._left and self._made == (shape, segments, self._control.index(self.interface))
+
+    def make(self, shape: Shape, segments: bool, qdiscs: Callable[[], Qdiscs] | None = None) -> None:
+        """Have it shaped so. ``segments``: the kernel's datapath sends by it; ``qdiscs`` as ``TrafficControl.read`` takes it.
+        Raises ShapingError."""
+        self._made = None
         try:
             code = encode(program(shape, MAJOR))
         except ValueError as error:
             raise ShapingError(str(error)) from None
-        found = self._control.read(self.interface)
+        index = self._control.index(self.interface)
+        found = self._control.read(self.interface, qdiscs)
         if found is None:
             self._control.begin(self.interface)
             self.changes["root"] += 1
@@ -60,17 +77,19 @@ class Uplink:
             if found.classes.get(number) != as_read(options):
                 self._control.put_class(self.interface, number, options)
                 self.changes["class"] += 1
-        for number, limit in queues.items():
+        kind = HEAD_DROP if shape.dscps and not segments else TAIL_DROP
+        for number, size in queues.items():
+            limit = size if kind == TAIL_DROP else max(size // largest, LEAST_PACKETS)
             there = found.queues.get(number)
-            if there is None or there.limit != limit:
-                handle = there.handle if there is not None and there.limit >= 0 else 0
-                self._control.put_queue(self.interface, number, limit, handle)
+            if there is None or (there.kind, there.limit) != (kind, limit):
+                handle = there.handle if there is not None and there.kind == kind else 0
+                self._control.put_queue(self.interface, number, limit, handle, kind)
                 self.changes["queue"] += 1
         if found.program != code:
             self._control.put_program(self.interface, code)
             self.changes["classifier"] += 1
         self._remove(found, set(classes))
-        self.shape = shape
+        self.shape, self._made = shape, (shape, segments, index)
 
     def _remove(self, found: Found, classes: set[int]) -> None:
         """Take away classes that nobody is in, as soon as they are empty. They are told no packets from now on."""
@@ -92,4 +111,9 @@ def wanted(shape: Shape, largest: int) -> tuple[dict[int, dict[str, Any]], dict[
     leaves = {
         leaf.number: parameters(leaf.rate_kbps, leaf.ceil_kbps, leaf.order, largest) for leaf in shape.leaves
     }  # fmt: skip
-    return {ROOT: everything, **leaves}, {leaf.number: max(leaf.queue_bytes, 2 * largest) for leaf in shape.leaves}
+    return {ROOT: everything, **leaves}, {leaf.number: length(leaf, largest) for leaf in shape.leaves}
+
+
+def length(leaf: Leaf, largest: int) -> int:
+    """Bytes of a class' queue."""
+    return min(max(leaf.queue_bytes, 2 * largest), LONGEST_QUEUE)

@@ -90,11 +90,13 @@ def test_the_outside(world: World, six: bool) -> None:
     vm = world.cloud.vm(world.network, world.order()[-1])
     target = WORLD6 if six else WORLD
     assert until("outside", lambda: reaches(vm, target))
+    until("the next hop's address is known", lambda: trace(world, vm, target)["verdict"] != "held")
     found = agree(world, vm, target)
     assert [leg["verdict"] for leg in found["legs"]] == ["answered", "left", "delivered"]
     assert names(found)[-1] == sorted(each["name"] for each in world.cloud.hypervisors())[world.active()]
     floating = world.floating_ip(vm, six)["floating_ip_address"]
     assert until("outside reaches the VM", lambda: reaches(world.outside, floating))
+    until("the next hop's address is known", lambda: trace(world, vm, target)["verdict"] != "held")
     found = agree(world, vm, target)
     assert names(found) == [world.cloud.lab.hypervisors[world.order()[-1]].name], "it leaves on its own hypervisor now"
     assert floating in str(found["legs"])

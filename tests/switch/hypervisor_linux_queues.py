@@ -256,7 +256,7 @@ def watching(ovs: Ovs, interface: str) -> LocalBridge:
     local = LocalBridge(ovs.socket, lambda: None)
     local.start()
     wait_for(lambda: local.session.synced)
-    local.watch({interface, "wire"})
+    local.watch({interface, "wire"}, set())
     wait_for(lambda: local.session.settled)
     return local
 

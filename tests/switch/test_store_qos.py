@@ -28,7 +28,10 @@ def test_policies_and_what_has_them_survive_restarts(tmp_path: Path) -> None:
     assert (port["qos_policy_id"], port["trust_dscp"], network["qos_policy_id"]) == (policy["id"], True, policy["id"])
     (host,) = content["hypervisor"].values()
     assert host["uplinks"] == [{"interface": "eth0", "bandwidth_kbps": 100_000, "physical_network": ""}]
-    assert host["shaping"] == [{"interface": "eth0", "error": "no such device"}] and host["revision_number"] == 1
+    assert (
+        host["shaping"] == [{"interface": "eth0", "error": "no such device", "port_id": ""}]
+        and host["revision_number"] == 1
+    )
 
 
 def test_two_controllers_never_promise_more_than_there_is(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from topology import qos
 from topology.changes import Edit
-from topology.model import BridgeMapping, FloatingIp, QosPolicy, QosRule, Shaping, Uplink
+from topology.model import BridgeMapping, FloatingIp, QosPolicy, QosRule, Shaping, Uplink, Vif
 from topology.qos import Guarantee, Limit
 from topology.qos_status import awaited, shaper, touched, unkept
 
@@ -171,6 +171,7 @@ def test_it_is_told_why_an_interface_is_not_shaped(world: Limited) -> None:
     world.put("port", "vm1", qos_policy_id=world.policy("shaped", rule))
     (text,) = world.about("vm1")
     assert "no effect yet" in text and "novanet-host-agent" in text and "h1" in text
+    world.apply(Edit("vif", "vm1", Vif(port_id="vm1", hypervisor_id="h1", interface="tap1", ofport=1)))
     told = Shaping(interface="tap1", port_id="vm1", error="no such thing")
     world.put("hypervisor", "h1", shaping=(told,))
     (text,) = world.about("vm1")
@@ -179,6 +180,18 @@ def test_it_is_told_why_an_interface_is_not_shaped(world: Limited) -> None:
     )
     world.put("hypervisor", "h1", shaping=(replace(told, error=""),))
     assert world.about("vm1") == [] == world.about("vm2")
+    world.put("hypervisor", "h1", shaping=(replace(told, interface="stale"), replace(told, error="")))
+    assert world.about("vm1") == [], "of two interfaces the one that is used counts"
+
+
+def test_what_has_no_interface_of_its_own_has_none_that_is_shaped(world: Limited) -> None:
+    rule = {"type": "bandwidth_limit", "direction": "ingress", "max_kbps": 1000, "shape": True}
+    policy = world.policy("shaped", rule)
+    world.put("network", "a", qos_policy_id=policy)
+    world.put("floating-ip", "f1", qos_policy_id=policy)
+    found = qos.of_floating_ip(world.topology, "f1")
+    assert found is not None and found.ingress == Limit(1000, 400) and not found.ingress.shaped
+    assert qos.of_port(world.topology, "vm1").ingress.shaped, "by its network's policy"
 
 
 def test_what_open_vswitch_shapes_needs_no_agent_but_for_the_length_of_queues(world: Limited) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pyroute2.netlink.rtnl.tcmsg import sched_pfifo
 
 from novanet_apps.host_agent import uplink
 from novanet_apps.host_agent.traffic_control import Counts, Found, Queue, ShapingError, as_read
 from novanet_apps.host_agent.uplink import Uplink
-from topology.shaping import Leaf, Shape, Tunnel
+from topology.model.qos import BOUNDS
+from topology.shaping import Leaf, Shape, Tunnel, of_interface
 
 A, B = (Leaf(number, name, 5000, 100_000, 7, 50_000) for number, name in ((20, "a"), (21, "b")))
 
@@ -24,7 +26,10 @@ class Linux:
         self.backlog: dict[int, int] = {}
         self.done: list[str] = []
 
-    def read(self, interface: str) -> Found | None:
+    def index(self, interface: str) -> int:
+        return 7
+
+    def read(self, interface: str, qdiscs: object = None) -> Found | None:
         if self.classes is None:
             return None
         counts = {number: Counts(0, 0, 0, self.backlog.get(number, 0)) for number in self.classes}
@@ -42,8 +47,8 @@ class Linux:
         self.classes[number] = as_read(options)
         self.done.append(f"class {number}")
 
-    def put_queue(self, interface: str, number: int, limit: int, handle: int = 0) -> None:
-        self.queues[number] = Queue(handle or 100 + number, limit)
+    def put_queue(self, interface: str, number: int, limit: int, handle: int = 0, kind: str = "bfifo") -> None:
+        self.queues[number] = Queue(handle or 100 + number, limit, kind)
         self.done.append(f"queue {number}" + (" changed" if handle else ""))
 
     def put_program(self, interface: str, program: bytes) -> None:
@@ -114,6 +119,36 @@ def test_two_of_the_largest_frames_find_room_everywhere(linux: Linux) -> None:
     assert queues[20] == 2 * 1518 and classes[20]["burst"] == 2 * 1518
     _, queues = uplink.wanted(shape(short), uplink.SEGMENTS)
     assert queues[20] == 2 * uplink.SEGMENTS, "the kernel's datapath sends many frames as one"
+
+
+def test_a_full_queue_of_a_vms_interface_is_no_error_to_vswitchd(linux: Linux) -> None:
+    """Which would give up what it has at hand for other classes. The kernel's datapath does not care, and has larger packets."""
+    tap = Uplink(linux, "tap1")  # type: ignore[arg-type]
+    slow, fast = of_interface("tap1", 64), of_interface("tap1", 80_000)
+    made(linux, tap, slow)
+    assert {(queue.kind, queue.limit) for queue in linux.queues.values()} == {("pfifo_head_drop", 16)}
+    assert made(linux, tap, slow) == []
+    made(linux, tap, fast)
+    assert {queue.limit for queue in linux.queues.values()} == {500_000 // 1518}
+    assert all("changed" in what for what in linux.done if what.startswith("queue")), "packets stay"
+    tap.make(fast, segments=True)
+    assert {(queue.kind, queue.limit) for queue in linux.queues.values()} == {("bfifo", 500_000)}
+    assert not any("changed" in what for what in linux.done[-4:])
+    made(linux, Uplink(linux, "eth0"), shape(A))  # type: ignore[arg-type]
+    assert linux.queues[A.number].kind == "bfifo"
+
+
+def test_the_longest_queue_can_be_said() -> None:
+    """pyroute2 has a signed number for it."""
+    most = of_interface("tap1", BOUNDS["max_kbps"][1])
+    promised = Leaf(20, "a", BOUNDS["min_kbps"][1], 800_000_000, 2, BOUNDS["min_kbps"][1] * 1000 // 8)
+    for what in (most, shape(promised)):
+        _, queues = uplink.wanted(what, uplink.SEGMENTS)
+        for limit in queues.values():
+            said = sched_pfifo.options()
+            said["limit"] = limit
+            said.encode()
+            assert limit > 1 << 30
 
 
 def test_more_than_linux_takes_is_said(linux: Linux) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from tools.lab import processes
@@ -33,8 +34,22 @@ class Stream(NamedTuple):
     """Where it is sent, when that is not the receiver's own address."""
 
 
-def rates(streams: list[Stream], seconds: float) -> list[float]:
-    """kbit/s of Ethernet frames that each stream's receiver gets meanwhile, all streams at once. A VM receives one of them."""
+def rates(streams: list[Stream], seconds: float, count: Callable[[], Sequence[float]] | None = None) -> list[float]:
+    """kbit/s of Ethernet frames that each stream's receiver gets meanwhile, all streams at once. A VM receives one of them.
+
+    ``count`` tells other bytes whose rates are to be known.
+    """
+    count = count or (lambda: [received(stream.receiver) for stream in streams])
+    with sending(streams, seconds + 5):
+        before, began = count(), time.monotonic()
+        time.sleep(seconds)
+        after, took = count(), time.monotonic() - began
+        return [(last - first) * 8 / took / 1000 for last, first in zip(after, before, strict=True)]
+
+
+@contextmanager
+def sending(streams: list[Stream], seconds: float) -> Iterator[None]:
+    """All streams at once, from when they have warmed up, for so long at most."""
     with ExitStack() as running:
         for stream in streams:
             listen = ["iperf3", "--server", "--one-off", "--port", str(stream.port)]
@@ -43,16 +58,10 @@ def rates(streams: list[Stream], seconds: float) -> list[float]:
         for stream in streams:
             processes.until(lambda stream=stream: _listens(stream), f"iperf3 in {stream.receiver.name}")  # type: ignore[misc]
         for stream in streams:
-            client = stream.sender.popen(_command(stream, WARM_UP + seconds + 5), stdout=subprocess.PIPE, text=True)
+            client = stream.sender.popen(_command(stream, WARM_UP + seconds), stdout=subprocess.PIPE, text=True)
             running.callback(processes.end, client)
         time.sleep(WARM_UP)
-        before = [received(stream.receiver) for stream in streams]
-        began = time.monotonic()
-        time.sleep(seconds)
-        took = time.monotonic() - began
-        return [
-            (received(stream.receiver) - first) * 8 / took / 1000 for stream, first in zip(streams, before, strict=True)
-        ]
+        yield
 
 
 def received(vm: Host) -> int:
