@@ -163,10 +163,10 @@ def takes_over_from_the_agent_and_gives_back(world: World) -> None:
     )  # fmt: skip
     world.ready(h1)
     wait_for(lambda: rates(ovs).keys() == {0})
-    assert len(rows(ovs, "QoS")) == 1, "the agent's row goes"
+    wait_for(lambda: len(rows(ovs, "QoS")) == 1, "the agent's row goes")
     ovs.vsctl("set", "bridge", "br-phy", "datapath_type=netdev")
     wait_for(lambda: left_behind(ovs) == 0, "queues have no effect there: the agent shapes")
-    assert world.bridge(h1).queueing == ()  # type: ignore[union-attr]
+    wait_for(lambda: world.bridge(h1).queueing == ())  # type: ignore[union-attr]
     ovs.vsctl("set", "bridge", "br-phy", "datapath_type=system")
     wait_for(lambda: rates(ovs).keys() == {0})
     ovs.vsctl("del-port", "eth0")
